@@ -1,0 +1,55 @@
+"""The registry of architectures: a name in a card becomes a module here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from torch import nn
+
+from model_store.architectures.identity import Identity
+from model_store.architectures.lite import NrpLite
+from model_store.architectures.mobilenet import MobileNetV3Small
+from model_store.architectures.published import NRP, NRPResG
+from model_store.architectures.resnet import ResNetSmall
+from model_store.architectures.vgg_features import VGG16Features
+from model_store.errors import UnknownArchitectureError
+
+__all__ = ["ARCHITECTURES", "Architecture", "build"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to build one architecture, and the task its modules serve."""
+
+    build: Callable[..., nn.Module]
+    task: str
+    summary: str
+
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {
+        "identity": Architecture(Identity, "purifier", "returns its input; the fake that tests stand on"),
+        "nrp": Architecture(NRP, "purifier", "published RRDB purifier, 23 blocks, 16.55 M parameters"),
+        "nrp_resg": Architecture(NRPResG, "purifier", "published residual purifier, 23 blocks, 1.70 M parameters"),
+        "nrp_lite": Architecture(NrpLite, "purifier", "U-Net on pixel-unshuffled input, for the CPU"),
+        "resnet_small": Architecture(ResNetSmall, "classifier", "narrow pre-activation-free ResNet with basic blocks"),
+        "mobilenet_v3_small": Architecture(MobileNetV3Small, "classifier", "torchvision's MobileNetV3-Small"),
+        "vgg16_conv3_3": Architecture(VGG16Features, "feature-network", "VGG-16 up to conv3-3, after the ReLU"),
+    }
+)
+
+
+def build(name: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:
+    """Return a freshly initialised module of architecture ``name``.
+
+    Raises UnknownArchitectureError for a name that is not registered or arguments it does not take.
+    """
+    if name not in ARCHITECTURES:
+        raise UnknownArchitectureError(f"unknown architecture {name!r}; known: {', '.join(sorted(ARCHITECTURES))}")
+    try:
+        return ARCHITECTURES[name].build(**(arguments or {}))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UnknownArchitectureError(f"architecture {name!r} does not take these arguments: {error}") from error

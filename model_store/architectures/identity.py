@@ -1,0 +1,12 @@
+"""The fake purifier."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Identity(nn.Module):
+    """Return the input unchanged, so that the whole path runs in milliseconds under test."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images

@@ -1,0 +1,48 @@
+"""The feature network that self-supervised perturbations attack: VGG-16 up to conv3-3, after its ReLU.
+
+``features.0`` to ``features.14`` carry torchvision's names and, at ``width`` 1, its shapes, so the official
+ImageNet weights drop in. The head exists only to train the trunk where those weights cannot be had.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from model_store.architectures.normalise import Normalise
+
+
+class VGG16Features(nn.Module):
+    """VGG-16 (Simonyan & Zisserman, 2015) to conv3-3. NCHW in [0,1] to logits; ``extract`` gives the features."""
+
+    def __init__(self, classes: int = 10, width: float = 1.0) -> None:
+        super().__init__()
+        one, two, three = (round(width * channels) for channels in (64, 128, 256))
+        self.normalise = Normalise()
+        layers: list[nn.Module] = []
+        inputs = 3
+        for outputs, pool in ((one, False), (one, True), (two, False), (two, True), *[(three, False)] * 3):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
+            layers += [nn.MaxPool2d(2)] if pool else []
+            inputs = outputs
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(
+            nn.MaxPool2d(2),
+            nn.Conv2d(three, 2 * three, 3, stride=2, padding=1),
+            nn.BatchNorm2d(2 * three),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(2 * three, classes),
+        )
+        for module in self.features:
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def extract(self, images: Tensor) -> Tensor:
+        """Features (N, 256 x width, H/4, W/4) of conv3-3 after the ReLU, for images in [0,1]."""
+        out: Tensor = self.features(self.normalise(images))
+        return out
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.head(self.extract(images))
+        return out

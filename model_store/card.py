@@ -1,0 +1,86 @@
+"""The model card: everything a person or a program must know to use one checkpoint, as data."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from model_store.inference import InferenceMode
+
+Task = Literal["purifier", "classifier", "feature-network"]
+Precision = Literal["float32", "float16"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputConvention(_Part):
+    """What a module takes: NCHW float RGB in [0,1]; normalisation is inside the module.
+
+    ``short_side`` and ``crop`` (pixels) say how an image of another size is brought to the classifier's;
+    both None: any size is taken as it is.
+    """
+
+    layout: Literal["NCHW"] = "NCHW"
+    colour: Literal["RGB"] = "RGB"
+    low: float = 0.0
+    high: float = 1.0
+    short_side: int | None = Field(default=None, ge=1)
+    crop: int | None = Field(default=None, ge=1)
+
+
+class Source(_Part):
+    """Where training data came from and on what terms."""
+
+    name: str
+    images: int = Field(ge=0)
+    terms: str
+
+
+class Figure(_Part):
+    """One measured number: never without how many images it stands on and the command that made it."""
+
+    name: str
+    value: float
+    unit: str
+    count: int = Field(ge=1)
+    interval: tuple[float, float] | None = None
+    command: str
+    seed: int
+    note: str = ""
+
+
+class Inference(_Part):
+    """How a purifier is run: the named modes and which of them is the default."""
+
+    default: str
+    modes: dict[str, InferenceMode]
+
+    @model_validator(mode="after")
+    def _default_is_a_mode(self) -> Inference:
+        if self.default not in self.modes:
+            raise ValueError(f"default mode {self.default!r} is not among the modes: {', '.join(self.modes)}")
+        return self
+
+
+class Card(_Part):
+    """One checkpoint. ``sha256`` is of the file ``weights.safetensors`` beside the card."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    summary: str
+    task: Task
+    architecture: str
+    arguments: dict[str, Any] = {}
+    precision: Precision = "float32"
+    sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    input: InputConvention = InputConvention()
+    labels: tuple[str, ...] = ()
+    inference: Inference | None = None
+    training_data: tuple[Source, ...] = ()
+    licence: str = ""
+    recipe: dict[str, Any] = {}
+    code_revision: str = ""
+    figures: tuple[Figure, ...] = ()
+    limits: tuple[str, ...] = ()

@@ -1,0 +1,75 @@
+"""How a purifier is run: static, or on noisy copies of the image whose outputs are averaged.
+
+Dynamic inference adds noise, then purifies. The published setting (Naseer et al., CVPR 2020, and the authors'
+code) is one draw of Gaussian noise of std 0.05 kept inside the 16/255 ball and [0,1]. Heavier unclipped noise
+destroys more of the perturbation and asks the purifier to rebuild more of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class InferenceMode(BaseModel):
+    """``noise_std`` in [0,1] pixel units; ``draws`` independent noisy copies; ``ball`` in /255 or None for no clip."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    noise_std: float = Field(default=0.0, ge=0.0, le=1.0)
+    draws: int = Field(default=1, ge=1, le=64)
+    ball: float | None = Field(default=None, gt=0.0, le=255.0)
+
+    @property
+    def static(self) -> bool:
+        """True when the answer does not depend on a seed."""
+        return self.noise_std == 0.0
+
+
+STATIC = InferenceMode()
+PUBLISHED = InferenceMode(noise_std=0.05, ball=16.0)
+STANDARD_MODES: Mapping[str, InferenceMode] = MappingProxyType({"static": STATIC, "published": PUBLISHED})
+
+
+def noisy_draws(image: Tensor, mode: InferenceMode, generator: torch.Generator) -> Tensor:
+    """Return ``mode.draws`` noisy copies (D, C, H, W) of one image (C, H, W) in [0,1].
+
+    The noise comes from ``generator`` alone (a CPU generator), so an image's answer depends on its own seed and
+    never on its neighbours in a batch.
+    """
+    if mode.static:
+        return image.unsqueeze(0).expand(mode.draws, *image.shape)
+    noise = torch.randn((mode.draws, *image.shape), generator=generator, dtype=torch.float32) * mode.noise_std
+    noise = noise.to(image.device)
+    if mode.ball is None:
+        return image + noise
+    limit = mode.ball / 255
+    return (image + noise.clamp(-limit, limit)).clamp(0, 1)
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A CPU generator for one image's noise."""
+    return torch.Generator().manual_seed(seed)
+
+
+class PurifierDraws(nn.Module):
+    """A purifier in one mode, for evaluation: keeps the draws apart so that probabilities can be averaged."""
+
+    def __init__(self, purifier: nn.Module, mode: InferenceMode) -> None:
+        super().__init__()
+        self.purifier = purifier
+        self.mode = mode
+
+    def draws(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Purified draws (N, D, C, H, W) in [0,1] of images (N, C, H, W), image i's noise from ``seeds[i]``."""
+        noisy = torch.cat([noisy_draws(x, self.mode, seeded(s)) for x, s in zip(images, seeds, strict=True)])
+        purified = self.purifier(noisy).clamp(0, 1)
+        return torch.as_tensor(purified.view(len(images), self.mode.draws, *images.shape[1:]))
+
+    def forward(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        """The mean over draws, same shape as ``images``."""
+        return self.draws(images, seeds).mean(dim=1)

@@ -1,0 +1,69 @@
+"""The pixel convention: NCHW float32 RGB in [0,1], and the way to it and back.
+
+uint8 value v is exactly v/255; back, the nearest of the 256 levels. Resizing is bilinear with antialiasing on the
+tensor, so that service, evaluation and an attacker's gradient all see the same operation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from model_store.card import InputConvention
+
+LONGEST_ASPECT = 4
+
+
+def image_to_bytes(image: Image.Image) -> Tensor:
+    """An RGB image as uint8 (3, H, W)."""
+    array = np.array(image.convert("RGB"), dtype=np.uint8)
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def bytes_to_image(pixels: Tensor) -> Image.Image:
+    """uint8 (3, H, W) as an RGB image."""
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy(), mode=None)
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """uint8 to float32 in [0,1]."""
+    return pixels.to(torch.float32) / 255
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Float in any range to uint8, clamped to [0,1] and rounded to the nearest level."""
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def to_8bit(images: Tensor) -> Tensor:
+    """Round to the 256 levels an upload can carry, staying float32 in [0,1]."""
+    return to_float(to_bytes(images))
+
+
+def fit(images: Tensor, convention: InputConvention) -> Tensor:
+    """Bring images (N, 3, H, W) to a classifier's size: shorter side to ``short_side``, then a centre crop.
+
+    An image more than four times as long as wide, or as wide as long, first loses what is beyond that: the crop
+    shows less still, and a 1x40000 image scaled up whole would take gigabytes.
+    """
+    if convention.crop is not None and convention.short_side is not None:
+        images = centre(images, LONGEST_ASPECT * min(images.shape[-2:]))
+    if convention.short_side is not None and min(images.shape[-2:]) != convention.short_side:
+        scale = convention.short_side / min(images.shape[-2:])
+        height, width = (max(1, round(side * scale)) for side in images.shape[-2:])
+        images = F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
+    if convention.crop is None:
+        return images
+    if min(images.shape[-2:]) < convention.crop:
+        raise ValueError(f"crop {convention.crop} is larger than short_side {convention.short_side}")
+    return centre(images, convention.crop)
+
+
+def centre(images: Tensor, longest: int) -> Tensor:
+    """The centre of images (N, C, H, W), neither side longer than ``longest``."""
+    height, width = (min(side, longest) for side in images.shape[-2:])
+    top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
+    return images[..., top : top + height, left : left + width]

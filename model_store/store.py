@@ -1,0 +1,210 @@
+"""The model store: a folder of checkpoints, each a folder of ``weights.safetensors`` and ``card.json``.
+
+Nothing here unpickles. Weights are read once, hashed, and only then parsed; names and shapes must match exactly.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from model_store.architectures import ARCHITECTURES, build
+from model_store.card import Card
+from model_store.errors import (
+    IncompatibleWeightsError,
+    InvalidCardError,
+    ModelExistsError,
+    TamperedWeightsError,
+    UnknownModelError,
+)
+
+WEIGHTS = "weights.safetensors"
+CARD = "card.json"
+SHIPPED = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A module in evaluation mode with its card."""
+
+    card: Card
+    module: nn.Module
+
+
+class ModelStore:
+    """Checkpoints under one folder."""
+
+    def __init__(self, root: Path = SHIPPED) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """Published names, sorted. Hidden folders (unfinished publications) do not count."""
+        if not self.root.is_dir():
+            return []
+        return sorted(p.name for p in self.root.iterdir() if not p.name.startswith(".") and (p / CARD).is_file())
+
+    def card(self, name: str) -> Card:
+        """The card of ``name``. Raises UnknownModelError or InvalidCardError."""
+        if name not in self.names():
+            known = ", ".join(self.names()) or "none"
+            raise UnknownModelError(f"no model {name!r} in {self.root}; there are: {known}")
+        try:
+            card = Card.model_validate_json((self.root / name / CARD).read_bytes())
+        except OSError as error:
+            raise InvalidCardError(f"{self.root / name / CARD} cannot be read: {error.strerror}") from error
+        except ValidationError as error:
+            raise InvalidCardError(f"{self.root / name / CARD} is no valid card: {_first_fault(error)}") from error
+        if card.name != name:
+            raise InvalidCardError(f"{self.root / name / CARD}: card is of {card.name!r}, folder is {name!r}")
+        return card
+
+    def cards(self) -> list[Card]:
+        """Every card, sorted by name."""
+        return [self.card(name) for name in self.names()]
+
+    def verify(self, name: str) -> Card:
+        """Check hash, names and shapes of ``name`` and return its card."""
+        return self.load(name).card
+
+    def load(self, name: str) -> LoadedModel:
+        """Load ``name`` strictly, in float32 and evaluation mode, its hash verified first.
+
+        Raises UnknownModelError, InvalidCardError, TamperedWeightsError or IncompatibleWeightsError.
+        """
+        card = self.card(name)
+        module = build(card.architecture, card.arguments)
+        serves = ARCHITECTURES[card.architecture].task
+        if card.task != serves:
+            raise InvalidCardError(f"card of {name!r}: {card.architecture} is a {serves}, not a {card.task}")
+        fill(module, self._state(card), name)
+        return LoadedModel(card, module.eval().requires_grad_(False))
+
+    def _state(self, card: Card) -> dict[str, Tensor]:
+        path = self.root / card.name / WEIGHTS
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise TamperedWeightsError(
+                f"{path} cannot be read: {error.strerror}; restore or publish it again"
+            ) from error
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != card.sha256:
+            raise TamperedWeightsError(
+                f"{path} has sha256 {digest[:12]}… but its card says {card.sha256[:12]}…; restore or publish it again"
+            )
+        try:
+            return safetensors.torch.load(data)
+        except SafetensorError as error:
+            raise IncompatibleWeightsError(f"{path} is not a safetensors file: {error}") from error
+
+    def publish(self, card: Card, module: nn.Module, *, replace: bool = False) -> Card:
+        """Write ``module`` under ``card.name`` and return the card with the hash filled in.
+
+        The folder appears complete or not at all. Replacing moves the old folder aside first, so a reader may for
+        an instant find neither, never a mixture. Raises ModelExistsError without ``replace``.
+        """
+        card = _readable(card)
+        target = self.root / card.name
+        if target.exists() and not replace:
+            raise _taken(target)
+        self.root.mkdir(parents=True, exist_ok=True)
+        dtype = getattr(torch, card.precision)
+        state = {
+            name: tensor.detach().cpu().contiguous().to(dtype if tensor.is_floating_point() else tensor.dtype)
+            for name, tensor in module.state_dict().items()
+        }
+        data = safetensors.torch.save(state)
+        card = card.model_copy(update={"sha256": hashlib.sha256(data).hexdigest()})
+        with tempfile.TemporaryDirectory(dir=self.root, prefix=".publishing-") as scratch:
+            fresh = Path(scratch) / "new"
+            fresh.mkdir()
+            _write_durably(fresh / WEIGHTS, data)
+            _write_durably(fresh / CARD, card_text(card).encode())
+            _swap_in(fresh, target, Path(scratch), replace=replace)
+        return card
+
+    def rewrite_card(self, card: Card) -> None:
+        """Replace the card of a published model (its figures, say) in one step; the weights stay."""
+        current = self.card(card.name)
+        if card.sha256 != current.sha256:
+            raise InvalidCardError(f"the new card of {card.name!r} is of other weights than those published")
+        card = _readable(card)
+        scratch = self.root / card.name / f".{CARD}.new"
+        _write_durably(scratch, card_text(card).encode())
+        scratch.replace(self.root / card.name / CARD)
+
+    def remove(self, name: str) -> None:
+        """Delete a published model. Raises UnknownModelError."""
+        self.card(name)
+        shutil.rmtree(self.root / name)
+
+
+def card_text(card: Card) -> str:
+    """The card as it is written to disk."""
+    return card.model_dump_json(indent=2) + "\n"
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    where = ".".join(map(str, fault["loc"]))
+    return f"{where}: {fault['msg']}" if where else fault["msg"]
+
+
+def _readable(card: Card) -> Card:
+    """The card as a reader will get it back: ``model_copy`` skips validation and JSON cannot carry NaN."""
+    try:
+        return Card.model_validate_json(card_text(card))
+    except ValidationError as error:
+        raise InvalidCardError(f"the card of {card.name!r} cannot be written: {_first_fault(error)}") from error
+
+
+def fill(module: nn.Module, state: dict[str, Tensor], name: str) -> None:
+    """Load ``state`` into ``module``: every name, no other, each of its shape. Raises IncompatibleWeightsError."""
+    try:
+        module.load_state_dict(
+            {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+        )
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())
+        raise IncompatibleWeightsError(f"weights of {name!r} do not fit its architecture: {detail[:400]}") from error
+
+
+def _taken(target: Path) -> ModelExistsError:
+    return ModelExistsError(f"{target} exists; choose another name or pass --replace")
+
+
+def _swap_in(fresh: Path, target: Path, scratch: Path, *, replace: bool) -> None:
+    """Rename ``fresh`` to ``target``; another process may publish the same name between any two lines."""
+    for attempt in itertools.count():
+        if replace:
+            with suppress(FileNotFoundError):
+                target.rename(scratch / f"old-{attempt}")
+        try:
+            fresh.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if not replace:
+                raise _taken(target) from error
+        else:
+            return
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
