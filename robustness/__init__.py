@@ -1,0 +1,1 @@
+"""Attacks, baseline defences and evaluation: what training attacks with and what evaluation measures with."""
