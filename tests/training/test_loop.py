@@ -1,0 +1,104 @@
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from training.errors import RunError
+from training.loop import Run, batch_at, generator_at, rate_at, train, update_average
+
+
+class Walk:
+    """A trainable whose state is one number that depends on every step before."""
+
+    def __init__(self, total: int = 10, fail_at: int | None = None, value: float = 0.0) -> None:
+        self.total, self.fail_at, self.value = total, fail_at, value
+
+    def step(self, number: int) -> Mapping[str, float]:
+        if number == self.fail_at:
+            raise KeyboardInterrupt
+        drawn = torch.rand(1, generator=generator_at(0, number)).item()
+        self.value = 0.5 * self.value + drawn
+        return {"loss": self.value}
+
+    def state(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.value = state["value"]
+
+
+def straight() -> float:
+    walk = Walk()
+    for number in range(walk.total):
+        walk.step(number)
+    return walk.value
+
+
+@pytest.mark.parametrize("stop", range(10))
+def test_resume_at_any_step_gives_the_same_result(tmp_path: Path, stop: int) -> None:
+    run = Run(tmp_path, "same", save_every=3)
+    assert not train(Walk(), run, stop_at=stop, quiet=True)
+    walk = Walk()
+    assert train(walk, run, quiet=True)
+    assert walk.value == straight()
+
+
+@pytest.mark.parametrize("stop", range(10))
+def test_interrupt_at_any_step_saves_and_resumes(tmp_path: Path, stop: int) -> None:
+    run = Run(tmp_path, "same", save_every=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(Walk(fail_at=stop), run, quiet=True)
+    walk = Walk()
+    assert train(walk, run, quiet=True)
+    assert walk.value == straight()
+
+
+def test_another_recipes_checkpoint_is_refused(tmp_path: Path) -> None:
+    train(Walk(), Run(tmp_path, "one"), stop_at=2, quiet=True)
+    with pytest.raises(RunError, match="another recipe"):
+        train(Walk(), Run(tmp_path, "two"), quiet=True)
+
+
+def test_a_broken_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
+    run = Run(tmp_path, "one")
+    run.path.write_bytes(b"not a checkpoint")
+    with pytest.raises(RunError, match="cannot be read"):
+        train(Walk(), run, quiet=True)
+
+
+def test_a_diverged_loss_stops_before_it_is_saved(tmp_path: Path) -> None:
+    run = Run(tmp_path, "one", save_every=1)
+    train(Walk(), run, stop_at=3, quiet=True)
+
+    class Diverging(Walk):
+        def step(self, number: int) -> Mapping[str, float]:
+            return {**super().step(number), "loss": float("nan")}
+
+    with pytest.raises(RunError, match="diverged at step 3"):
+        train(Diverging(), run, quiet=True)
+    assert run.load()[0] == 3
+
+
+def test_an_epoch_visits_each_photo_once() -> None:
+    visited = torch.cat([batch_at(12, 4, step, seed=1) for step in range(3)])
+    assert sorted(visited.tolist()) == list(range(12))
+    assert not torch.equal(batch_at(12, 4, 0, seed=1), batch_at(12, 4, 3, seed=1))
+
+
+def test_the_rate_rises_then_falls_to_zero() -> None:
+    rates = [rate_at(step, 100, 0.1) for step in range(100)]
+    assert rates[:10] == sorted(rates[:10])
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 0.01
+
+
+def test_the_average_moves_towards_the_module() -> None:
+    average, module = nn.Linear(2, 2), nn.Linear(2, 2)
+    before = (average.weight - module.weight).abs().sum().item()
+    update_average(average, module, 0.999, step=0)
+    after = (average.weight - module.weight).abs().sum().item()
+    assert after == pytest.approx(0.1 * before, rel=1e-4)

@@ -1,0 +1,1 @@
+"""Recipes that produce checkpoints: feature network, classifiers, purifier."""
