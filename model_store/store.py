@@ -114,7 +114,8 @@ class ModelStore:
         """Write ``module`` under ``card.name`` and return the card with the hash filled in.
 
         The folder appears complete or not at all. Replacing moves the old folder aside first, so a reader may for
-        an instant find neither, never a mixture. Raises ModelExistsError without ``replace``.
+        an instant find neither; one that read the old card and the new weights is refused by the hash. Raises
+        InvalidCardError for a card that could not be read back, ModelExistsError without ``replace``.
         """
         card = _readable(card)
         target = self.root / card.name

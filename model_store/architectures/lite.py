@@ -27,7 +27,11 @@ class NrpLite(nn.Module):
 
     ``widths`` are the features at each resolution, the first at 1/``unshuffle`` of the input's and each next at
     half of the one before; ``encoder`` and ``decoder`` count the residual blocks there (the last entry of
-    ``encoder`` is the bottom; ``decoder`` has one entry fewer). Predicts a correction that is added to the input.
+    ``encoder`` is the bottom; ``decoder`` has one entry fewer).
+
+    The skip around the network is learned: for each value it predicts a gate and a reconstruction and returns
+    gate x input + (1 - gate) x mid-grey + reconstruction. A plain skip must carry heavy noise through the whole
+    network to subtract it exactly; a gate can shut it out and still pass a clean image untouched.
     """
 
     def __init__(
@@ -47,11 +51,11 @@ class NrpLite(nn.Module):
         self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths))
         self.grow = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairwise(widths))
         self.up = nn.ModuleList(residuals(width, count) for width, count in zip(widths, decoder, strict=False))
-        self.tail = conv3x3(widths[0], 3 * unshuffle**2)
+        self.tail = conv3x3(widths[0], 6 * unshuffle**2)
         self._calm()
 
     def _calm(self) -> None:
-        """Start as the identity with quiet residuals, so that depth without normalisation trains."""
+        """Start as a half-open skip with quiet residuals, so that depth without normalisation trains."""
         for module in self.modules():
             if isinstance(module, PlainResidual):
                 nn.init.kaiming_normal_(module.conv1.weight, nonlinearity="relu")
@@ -67,11 +71,15 @@ class NrpLite(nn.Module):
         bottom, right = -height % self.multiple, -width % self.multiple
         # Replicated, not reflected: reflection needs more pixels than a 1x1 image has.
         padded = F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
-        out = padded + F.pixel_shuffle(self._correction(F.pixel_unshuffle(padded, self.unshuffle)), self.unshuffle)
+        centred = padded - 0.5
+        answer = F.pixel_shuffle(self._rebuild(F.pixel_unshuffle(centred, self.unshuffle)), self.unshuffle)
+        gate, rebuilt = answer.chunk(2, dim=1)
+        out = torch.sigmoid(gate) * centred + rebuilt + 0.5
         return out[..., :height, :width]
 
-    def _correction(self, x: Tensor) -> Tensor:
-        x = self.head(x - 0.5)
+    def _rebuild(self, x: Tensor) -> Tensor:
+        """Gate logits and reconstruction, (N, 6 u^2, H/u, W/u), of the unshuffled image."""
+        x = self.head(x)
         skips = []
         for blocks, shrink in zip(self.down, self.shrink, strict=False):
             x = blocks(x)
