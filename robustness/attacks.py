@@ -52,7 +52,7 @@ class SSP:
     No label and no task: the mean squared difference between the features of the adversary and of the clean image
     grows. The paper uses VGG-16 conv3-3 after its ReLU and at most 100 iterations. ``corner`` is what the
     authors' code amounts to: it starts from unit Gaussian noise, of which the first projection puts some 96 % of
-    the values on the surface of the ball.
+    the values on the surface of the ball. Raises ValueError for a clean start, where the gradient is zero.
     """
 
     features: Callable[[Tensor], Tensor]
@@ -60,6 +60,10 @@ class SSP:
     step: float = 2.55
     iterations: int = 100
     start: Start = "corner"
+
+    def __post_init__(self) -> None:
+        if self.start == "clean":
+            raise ValueError("SSP cannot start from the clean image: the gradient of its distance is zero there")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Adversaries of ``images``; the clean features are computed once."""
