@@ -14,9 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model_store.pixels import image_to_bytes
+from robustness.photos import SUFFIXES, open_photo
 from training.errors import DataError
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,7 @@ def list_photos(roots: list[Path]) -> list[Path]:
 
 def read_square(path: Path, side: int) -> Tensor:
     """One photo, upright, shorter side brought to ``side`` and centre-cropped: uint8 (3, side, side)."""
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            return image_to_bytes(ImageOps.fit(upright, (side, side), method=Image.Resampling.BICUBIC))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as a photo ({error}); remove or replace it") from error
+    return image_to_bytes(ImageOps.fit(open_photo(path), (side, side), method=Image.Resampling.BICUBIC))
 
 
 def read_photos(roots: list[Path], side: int, *, quiet: bool = False) -> Photos:

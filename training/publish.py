@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
+from model_store.architectures import ARCHITECTURES
 from model_store.card import Card, Inference, InputConvention, Source
 from model_store.inference import STANDARD_MODES, InferenceMode
 from model_store.store import ModelStore
@@ -31,6 +33,13 @@ def code_revision() -> str:
         return "unknown"
 
 
+def all_arguments(recipe: Recipe, **more: object) -> dict[str, Any]:
+    """The architecture's arguments with its defaults spelled out, so that a card outlives a change of default."""
+    bound = inspect.signature(ARCHITECTURES[recipe.architecture].build).bind(**recipe.arguments, **more)
+    bound.apply_defaults()
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in bound.arguments.items()}
+
+
 def source_of(recipe: Recipe, photos: Photos) -> Source:
     """Where the photos came from, as the recipe states it."""
     return Source(name=recipe.source, images=len(photos), terms=recipe.terms)
@@ -43,7 +52,7 @@ def supervised_card(recipe: SupervisedRecipe, photos: Photos, task: Literal["cla
         summary=recipe.summary,
         task=task,
         architecture=recipe.architecture,
-        arguments={**recipe.arguments, "classes": len(photos.folders)},
+        arguments=all_arguments(recipe, classes=len(photos.folders)),
         precision="float16",
         input=InputConvention(short_side=recipe.crop, crop=recipe.crop),
         labels=tuple(recipe.labels.get(folder, folder) for folder in photos.folders),
@@ -65,7 +74,7 @@ def purifier_card(recipe: PurifierRecipe, photos: Photos) -> Card:
         summary=recipe.summary,
         task="purifier",
         architecture=recipe.architecture,
-        arguments=recipe.arguments,
+        arguments=all_arguments(recipe),
         precision="float16",
         inference=Inference(default=recipe.default_mode, modes=modes),
         training_data=(source_of(recipe, photos),),

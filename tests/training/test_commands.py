@@ -54,7 +54,7 @@ def test_folders_in_checkpoints_out(recipes: Path, photos: Path) -> None:
 
 def test_training_lowers_the_loss(recipes: Path, photos: Path) -> None:
     features(recipes, photos)
-    text = (recipes / "purifier.toml").read_text().replace("steps = 6", "steps = 300").replace("1e-3", "1e-2")
+    text = (recipes / "purifier.toml").read_text().replace("steps = 6", "steps = 150").replace("1e-3", "5e-3")
     (recipes / "purifier.toml").write_text(text)
     purifier(recipes, photos, "run")
     module = ModelStore(recipes / "store").load("tiny-purifier").module

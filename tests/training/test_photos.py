@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from robustness.errors import PhotoFolderError
 from training.errors import DataError
 from training.photos import read_photos
 
@@ -18,7 +19,7 @@ def test_labels_follow_the_sorted_folders(photos: Path) -> None:
 def test_a_broken_photo_is_named(photos: Path) -> None:
     broken = photos / "one" / "3.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    with pytest.raises(DataError, match=r"3\.png"):
+    with pytest.raises(PhotoFolderError, match=r"3\.png"):
         read_photos([photos], 24, quiet=True)
 
 
