@@ -1,0 +1,48 @@
+# serve and test need nothing but Python 3.11 or newer; each makes the environment in .venv on its first run.
+PYTHON ?= python3
+DATA ?= ../shared/data
+STORE ?= model_store/weights
+BIN := .venv/bin
+
+.PHONY: serve test check train evaluate clean
+
+serve: .venv/.runtime
+	$(BIN)/nrp serve
+
+test: check
+	$(BIN)/python -m pytest
+
+check: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The shipped weights again, in hours on two cores; a run that was cut short goes on where it stopped.
+train: .venv/.runtime
+	$(BIN)/nrp train feature-net $(DATA)/imagenette2-160/train --store $(STORE) --replace
+	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace
+	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe classifier-mobilenet
+	$(BIN)/nrp train purifier $(DATA)/imagenette2-160/train --store $(STORE) --replace
+
+# The figures of the cards again; with EVALUATE=--write-card they are written there.
+evaluate: .venv/.runtime
+	$(BIN)/nrp evaluate classifier imagenette-resnet --data $(DATA)/imagenette2-160/val --store $(STORE) $(EVALUATE)
+	$(BIN)/nrp evaluate classifier imagenette-mobilenet --data $(DATA)/imagenette2-160/val --store $(STORE) $(EVALUATE)
+	$(BIN)/nrp evaluate purifier nrp-lite --victims imagenette-resnet,imagenette-mobilenet \
+	  --data $(DATA)/imagenette2-160/val --store $(STORE) $(EVALUATE)
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# Stamps rather than the folder: an installation that was cut short is taken up again.
+.venv/.runtime: requirements/runtime.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'nrp needs Python 3.11 or newer; name one with: make PYTHON=python3.11 $(MAKECMDGOALS)' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --requirement requirements/runtime.txt
+	$(BIN)/pip install --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/.dev: .venv/.runtime requirements/dev.txt
+	$(BIN)/pip install --requirement requirements/dev.txt
+	touch $@

@@ -1,0 +1,42 @@
+"""The weights that ship with the code."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model_store.card import Card
+from model_store.store import SHIPPED, ModelStore
+
+SHIPPED_NAMES = ModelStore().names()
+
+
+def test_a_purifier_and_a_classifier_are_shipped() -> None:
+    tasks = {card.task for card in ModelStore().cards()}
+    assert {"purifier", "classifier"} <= tasks, f"{SHIPPED} has {SHIPPED_NAMES}"
+
+
+@pytest.fixture(params=SHIPPED_NAMES)
+def shipped(request: pytest.FixtureRequest) -> Card:
+    return ModelStore().card(str(request.param))
+
+
+def test_shipped_weights_are_what_their_card_says(shipped: Card) -> None:
+    assert ModelStore().verify(shipped.name) == shipped
+
+
+def test_shipped_weights_are_finite_numbers(shipped: Card) -> None:
+    state = ModelStore().load(shipped.name).module.state_dict()
+    assert all(torch.isfinite(tensor).all() for tensor in state.values())
+
+
+def test_a_shipped_card_says_what_a_user_must_know(shipped: Card) -> None:
+    assert shipped.licence
+    assert shipped.recipe
+    assert shipped.training_data
+    assert all(source.terms for source in shipped.training_data)
+    assert (shipped.inference is not None) == (shipped.task == "purifier")
+    assert bool(shipped.labels) == (shipped.task != "purifier")
+    if shipped.task != "feature-network":  # never asked for an answer, only attacked
+        assert shipped.figures
+        assert shipped.limits
