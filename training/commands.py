@@ -22,6 +22,8 @@ from training.purifier import PurifierTraining
 from training.recipe import AnyRecipe, PurifierRecipe, SupervisedRecipe, read_recipe
 from training.supervised import SupervisedTraining
 
+ONLY_IN_THE_CARD = frozenset({"save_every", "modes", "default_mode", "short_side"})
+
 
 def configure_train(parser: argparse.ArgumentParser) -> None:
     """Add the sub-verbs."""
@@ -82,8 +84,8 @@ def finish(arguments: argparse.Namespace, work: Trainable, run: Run, card: Calla
 
 
 def fingerprint(recipe: PurifierRecipe | SupervisedRecipe, photos: Photos, *more: str) -> str:
-    """Names recipe, data and whatever else a run depends on."""
-    parts = (recipe.model_dump_json(exclude={"save_every", "modes", "default_mode"}), photos.fingerprint, *more)
+    """Names recipe, data and whatever else a run depends on; what only its card says may change later."""
+    parts = (recipe.model_dump_json(exclude=set(ONLY_IN_THE_CARD)), photos.fingerprint, *more)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -54,13 +54,13 @@ def supervised_card(recipe: SupervisedRecipe, photos: Photos, task: Literal["cla
         architecture=recipe.architecture,
         arguments=all_arguments(recipe, classes=len(photos.folders)),
         precision="float16",
-        input=InputConvention(short_side=recipe.crop, crop=recipe.crop),
+        input=InputConvention(short_side=recipe.short_side, crop=recipe.crop),
         labels=tuple(recipe.labels.get(folder, folder) for folder in photos.folders),
         training_data=(source_of(recipe, photos),),
         licence=LICENCE,
         recipe={**recipe.model_dump(mode="json", exclude={"labels"}), "folders": list(photos.folders)},
         code_revision=code_revision(),
-        limits=("Not robust by itself: PGD at 4/255 leaves close to nothing of its accuracy.",)
+        limits=("Not robust by itself: the undefended rows in a purifier's card say what PGD leaves of it.",)
         if task == "classifier"
         else (),
     )

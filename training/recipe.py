@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.errors import RecipeError
 
@@ -39,15 +39,23 @@ class SupervisedRecipe(Recipe):
     """A classifier, or the feature network with its small head.
 
     The random crop grows linearly from ``crop_start`` to ``crop`` over the first 70 % of the run: early epochs on
-    small crops cost less and teach the same coarse features.
+    small crops cost less and teach the same coarse features. Photos to be classified are brought to ``short_side``
+    and centre-cropped to ``crop``: random crops show objects larger than whole photos do, which this makes up for.
     """
 
     epochs: float = Field(gt=0)
     crop: int = Field(default=128, ge=8)
     crop_start: int = Field(default=96, ge=8)
+    short_side: int = Field(default=144, ge=8)
     smallest_area: float = Field(default=0.35, gt=0, le=1)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     labels: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.short_side < self.crop:
+            raise ValueError("short_side must be at least crop")
+        return self
 
 
 class AdversaryRecipe(BaseModel):

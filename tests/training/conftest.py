@@ -17,6 +17,7 @@ epochs = 3
 side = 24
 crop_start = 16
 crop = 16
+short_side = 18
 batch = 4
 learning_rate = 1e-3
 precision = "float32"
