@@ -1,0 +1,232 @@
+"""The batcher: what waits for the device, and the one loop that feeds it.
+
+Pull when free: nothing waits for a timer. While the device works, callers queue up in buckets of equal key; when it
+is free, the bucket of the caller who has waited longest is run, as many of its members as the budget permits. The
+loop knows nothing of tensors: ``run`` is passed in and is only ever called on one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+import structlog
+
+from service.errors import DeadlineExceededError, EngineStoppedError, OverloadedError
+from service.isolation import Run, run_isolated
+
+P = TypeVar("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+LONGEST_RETRY_AFTER = 30
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Waited(Generic[R]):
+    """A result, and the seconds it waited for the device."""
+
+    result: R
+    queued_s: float
+
+
+@dataclass(eq=False)
+class _Waiting(Generic[P, R]):
+    """One caller's place in the queue. Times are the event loop's clock."""
+
+    payload: P
+    cost: int
+    deadline: float
+    order: int
+    since: float
+    future: asyncio.Future[Waited[R]]
+
+
+class Batcher(Generic[P, R]):
+    """One queue, one loop, one device thread.
+
+    ``budget`` bounds the summed cost of a batch (one member may exceed it alone), ``max_waiting`` the queue.
+    """
+
+    def __init__(
+        self,
+        run: Run[P, R],
+        *,
+        budget: int,
+        max_waiting: int,
+        on_batch: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._run = run
+        self._budget = budget
+        self._max_waiting = max_waiting
+        self._on_batch = on_batch
+        self._buckets: dict[Hashable, deque[_Waiting[P, R]]] = {}
+        self._running: list[_Waiting[P, R]] = []
+        self._orders = 0
+        self._wake = asyncio.Event()
+        self._accepting = False
+        self._loop_task: asyncio.Task[None] | None = None
+        self._busy_since: float | None = None
+        self._seconds_per_cost = 0.0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+
+    def start(self) -> None:
+        """Start the loop. Call once, inside the event loop."""
+        self._accepting = True
+        self._loop_task = asyncio.create_task(self._serve(), name="batcher")
+
+    @property
+    def alive(self) -> bool:
+        """True while the loop runs. Once false, it stays false and every submit raises EngineStoppedError."""
+        return self._loop_task is not None and not self._loop_task.done()
+
+    @property
+    def depth(self) -> int:
+        """Callers waiting, not counting those being run."""
+        return sum(len(bucket) for bucket in self._buckets.values())
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the present batch has been running; 0 when the device is free."""
+        return 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
+
+    def retry_after(self) -> int:
+        """Whole seconds until what waits now should be done, by the pace of recent batches."""
+        cost = sum(item.cost for bucket in self._buckets.values() for item in bucket)
+        cost += sum(item.cost for item in self._running)
+        return min(LONGEST_RETRY_AFTER, max(1, math.ceil(cost * self._seconds_per_cost)))
+
+    async def on_device(self, work: Callable[[], T]) -> T:
+        """Run ``work`` on the device thread, between batches."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def submit(self, payload: P, *, key: Hashable, cost: int, deadline: float) -> Waited[R]:
+        """Queue ``payload`` and wait for its result; cancelling the call drops it from the queue.
+
+        ``deadline`` is in event loop time: what has not begun by then gets DeadlineExceededError. Raises
+        OverloadedError when the queue is full, EngineStoppedError when the loop does not run, or whatever
+        ``run`` raised for this member.
+        """
+        if not (self.alive and self._accepting):
+            raise EngineStoppedError("the engine does not take work any more; try another instance or retry later")
+        if self.depth >= self._max_waiting:
+            raise OverloadedError(
+                f"{self._max_waiting} images are waiting already; retry later", "queue_full", self.retry_after()
+            )
+        loop = asyncio.get_running_loop()
+        self._orders += 1
+        item = _Waiting[P, R](payload, cost, deadline, self._orders, loop.time(), loop.create_future())
+        self._buckets.setdefault(key, deque()).append(item)
+        self._wake.set()
+        try:
+            return await item.future
+        finally:
+            if not item.future.cancel():  # an answer that crossed with a cancellation counts as read
+                _ = item.future.cancelled() or item.future.exception()
+            self._forget_if_waiting(key, item)
+
+    async def close(self, within_s: float) -> None:
+        """Take no more work, finish what waits, end the loop; what is left after ``within_s`` is answered with
+        EngineStoppedError."""
+        self._accepting = False
+        self._wake.set()
+        if self._loop_task is not None:
+            _, late = await asyncio.wait([self._loop_task], timeout=within_s)
+            for task in late:
+                task.cancel()
+            await asyncio.wait([self._loop_task])
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _forget_if_waiting(self, key: Hashable, item: _Waiting[P, R]) -> None:
+        bucket = self._buckets.get(key)
+        if bucket is not None and item in bucket:
+            bucket.remove(item)
+            if not bucket:
+                del self._buckets[key]
+
+    async def _serve(self) -> None:
+        """The loop. However it ends, every caller is answered."""
+        try:
+            while True:
+                batch = self._next_batch()
+                if batch:
+                    await self._run_batch(batch)
+                elif self._accepting:
+                    await self._wake.wait()
+                    self._wake.clear()
+                elif not self._buckets:
+                    return
+        except asyncio.CancelledError:
+            raise
+        except BaseException:  # the end of the loop shows in ``alive``; its reason belongs in the log
+            log.exception("batcher_died")
+        finally:
+            self._answer_all()
+
+    def _answer_all(self) -> None:
+        left = [*self._running, *(item for bucket in self._buckets.values() for item in bucket)]
+        self._buckets.clear()
+        self._running = []
+        for item in left:
+            _fail(item, EngineStoppedError("the engine stopped before this image was done; retry later"))
+
+    def _next_batch(self) -> list[_Waiting[P, R]]:
+        """What to run next; empty only when nobody waits."""
+        batch: list[_Waiting[P, R]] = []
+        while self._buckets and not batch:
+            key = min(self._buckets, key=lambda k: self._buckets[k][0].order)
+            batch = self._take_from(self._buckets[key])
+            if not self._buckets[key]:
+                del self._buckets[key]
+        return batch
+
+    def _take_from(self, bucket: deque[_Waiting[P, R]]) -> list[_Waiting[P, R]]:
+        """The head of ``bucket`` up to the budget, without those that gave up or came too late."""
+        now = asyncio.get_running_loop().time()
+        batch: list[_Waiting[P, R]] = []
+        left = self._budget
+        while bucket and (not batch or bucket[0].cost <= left):
+            item = bucket.popleft()
+            if item.deadline <= now:
+                _fail(item, DeadlineExceededError("the image waited for the device past its deadline; retry later"))
+            elif not item.future.done():
+                batch.append(item)
+                left -= item.cost
+        return batch
+
+    async def _run_batch(self, batch: list[_Waiting[P, R]]) -> None:
+        loop = asyncio.get_running_loop()
+        begun, self._busy_since, self._running = loop.time(), time.monotonic(), batch
+        self._on_batch(len(batch))
+        work = partial(run_isolated, self._run, [item.payload for item in batch])
+        try:
+            outcomes = await loop.run_in_executor(self._thread, work)
+        finally:
+            self._busy_since = None
+        self._learn_pace(loop.time() - begun, sum(item.cost for item in batch))
+        for item, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                _fail(item, outcome)
+            elif not item.future.done():
+                item.future.set_result(Waited(outcome, begun - item.since))
+        self._running = []
+
+    def _learn_pace(self, seconds: float, cost: int) -> None:
+        latest = seconds / max(1, cost)
+        known = self._seconds_per_cost
+        self._seconds_per_cost = latest if known == 0.0 else 0.8 * known + 0.2 * latest
+
+
+def _fail(item: _Waiting[P, R], error: Exception) -> None:
+    """Answer with ``error`` unless the caller is gone."""
+    if not item.future.done():
+        item.future.set_exception(error)

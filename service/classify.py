@@ -1,0 +1,81 @@
+"""``POST /classify-robust``: an image in, labels out that were decided on the purified image."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from torch import Tensor
+
+from service.answers import ClassifyAnswer, ModeReport, SuspicionReport, best
+from service.documentation import image_body, image_problems
+from service.errors import InvalidParameterError, UnknownNameError
+from service.negotiation import negotiate
+from service.options import ClassifyQuery
+from service.pipeline import Order, Outcome, answer_request, make_order
+from service.purify import JSON, report_headers
+from service.record import record_of
+from service.state import ServiceState, state_of
+from service.upload import read_upload
+
+router = APIRouter(tags=["images"])
+
+DEFAULT_TOP_K = 5
+
+
+@router.post(
+    "/classify-robust",
+    summary="Classify an image after purifying it",
+    response_model=ClassifyAnswer,
+    responses=image_problems(),
+    openapi_extra=image_body(),
+)
+async def classify_robust(
+    request: Request,
+    query: Annotated[ClassifyQuery, Query()],
+    state: Annotated[ServiceState, Depends(state_of)],
+) -> Response:
+    """Send a picture, get labels with probabilities, averaged over the mode's draws, and a suspicion report."""
+    negotiate(request.headers.get("accept"), [JSON])
+    _check(state, query)
+    order = make_order(state.engine, state.settings.max_draws, query, classify=True)
+    data = await read_upload(request, state.settings.request_timeout_s)
+    outcome = await answer_request(request, state, order, data)
+    answer = _as_json(state, query, order, outcome, record_of(request.scope).request_id)
+    return Response(answer.model_dump_json(), media_type=JSON, headers=report_headers(order, outcome))
+
+
+def _check(state: ServiceState, query: ClassifyQuery) -> None:
+    classifier = state.engine.classifier
+    if query.model is not None and query.model != classifier.name:
+        raise UnknownNameError(f"model: there is no classifier {query.model[:80]!r} here; there is: {classifier.name}")
+    if query.top_k is not None and query.top_k > len(classifier.labels):
+        raise InvalidParameterError(
+            f"top_k: {query.top_k} asked for, but {classifier.name} knows {len(classifier.labels)} labels"
+        )
+
+
+def _as_json(
+    state: ServiceState, query: ClassifyQuery, order: Order, outcome: Outcome, request_id: str
+) -> ClassifyAnswer:
+    classifier = state.engine.classifier
+    count = DEFAULT_TOP_K if query.top_k is None else query.top_k
+    predictions = best(_present(outcome.answer.probabilities), classifier.labels, count)
+    undefended = best(_present(outcome.answer.undefended), classifier.labels, count) if query.compare else None
+    return ClassifyAnswer(
+        request_id=request_id,
+        model=classifier.name,
+        purifier=order.card.name,
+        mode=ModeReport.of(order.mode),
+        predictions=predictions,
+        undefended=undefended,
+        suspicion=SuspicionReport.of(outcome.suspicion),
+        timings_ms=outcome.timings.stages,
+    )
+
+
+def _present(probabilities: Tensor | None) -> Tensor:
+    """The engine classifies whenever it was told to; anything else is a defect."""
+    if probabilities is None:
+        raise AssertionError("the engine returned no probabilities for a classification")
+    return probabilities

@@ -1,0 +1,79 @@
+"""What OpenAPI cannot work out from the routes: two ways to send an image, images as answers, problems."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.problems import MEDIA_TYPE
+
+
+def image_body() -> dict[str, Any]:
+    """The request body of every route that takes an image."""
+    form = {"type": "object", "required": ["file"], "properties": {"file": _binary()["schema"]}}
+    raw = [*(f"image/{kind}" for kind in ("jpeg", "png", "webp", "bmp", "gif")), "application/octet-stream"]
+    return {
+        "requestBody": {
+            "required": True,
+            "description": "A still JPEG, PNG, WebP, BMP or GIF image: as the body itself, or as `file` in a form.",
+            "content": {"multipart/form-data": {"schema": form}, **{kind: _binary() for kind in raw}},
+        }
+    }
+
+
+def problems(**reasons: str) -> dict[int | str, dict[str, Any]]:
+    """Problem answers for ``responses=``, by status: ``problems(s404="no such model")``."""
+    content = {MEDIA_TYPE: {"schema": _problem_schema()}}
+    return {int(status.removeprefix("s")): {"description": why, "content": content} for status, why in reasons.items()}
+
+
+def image_problems() -> dict[int | str, dict[str, Any]]:
+    """What can go wrong with an image."""
+    return problems(
+        s404="unknown purifier or classifier",
+        s406="none of the media types in Accept can be made",
+        s408="the body did not arrive in time",
+        s413="the body is longer than the limit",
+        s415="not an image of a supported format",
+        s422="a query parameter is wrong, or the image is broken, animated or too large",
+        s429="too much in flight; see Retry-After",
+        s503="the engine is not running, or is out of memory",
+        s504="no answer before the deadline",
+    )
+
+
+def image_answer() -> dict[str, Any]:
+    """The answer that is an image."""
+    headers = {
+        "X-Request-ID": "the client's own where it sent one, else a fresh one",
+        "X-NRP-Purifier": "the purifier used",
+        "X-NRP-Linf": "greatest change of a channel value, in levels of 255",
+        "X-NRP-Suspicion": "root mean square change, in levels of 255; uncalibrated",
+        "Server-Timing": "milliseconds in decode, queue, purify, downstream, encode",
+    }
+    return {
+        "description": "the purified image, of the same size; PNG unless Accept says otherwise. PNG and WebP are "
+        "lossless and keep the image's alpha; JPEG drops it",
+        "content": {f"image/{kind}": _binary() for kind in ("png", "jpeg", "webp")},
+        "headers": {name: {"description": what, "schema": {"type": "string"}} for name, what in headers.items()},
+    }
+
+
+def _binary() -> dict[str, Any]:
+    return {"schema": {"type": "string", "format": "binary"}}
+
+
+def _problem_schema() -> dict[str, Any]:
+    members = {name: {"type": "string"} for name in ("type", "title", "detail", "instance", "request_id")}
+    return {
+        "type": "object",
+        "required": [*members, "status"],
+        "properties": {**members, "status": {"type": "integer"}},
+        "example": {
+            "type": "urn:nrp:problem:unreadable-image",
+            "title": "Unreadable image",
+            "status": 422,
+            "detail": "the body is empty; send an image file",
+            "instance": "/purify",
+            "request_id": "3f0a5c0e5b0b4a51a4c4a5c0e5b0b4a5",
+        },
+    }

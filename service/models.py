@@ -1,0 +1,37 @@
+"""``GET /models``: what is served, as cards."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from service.answers import ServedModel, ServedModels
+from service.documentation import problems
+from service.errors import UnknownNameError
+from service.state import ServiceState, state_of
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/models", summary="The models of this service")
+async def list_models(state: Annotated[ServiceState, Depends(state_of)]) -> ServedModels:
+    """Every card in the store, and which of the models are in memory."""
+    engine = state.engine
+    loaded = engine.loaded
+    return ServedModels(
+        purifier=engine.default_purifier,
+        classifier=engine.classifier.name,
+        labels=len(engine.classifier.labels),
+        models=[ServedModel(loaded=name in loaded, card=card) for name, card in engine.cards.items()],
+    )
+
+
+@router.get("/models/{name}", summary="One model", responses=problems(s404="no such model"))
+async def show_model(name: str, state: Annotated[ServiceState, Depends(state_of)]) -> ServedModel:
+    """The card of one model: what it is, what it was trained on, what it measures."""
+    card = state.engine.cards.get(name)
+    if card is None:
+        known = ", ".join(state.engine.cards)
+        raise UnknownNameError(f"there is no model {name[:80]!r}; there are: {known}")
+    return ServedModel(loaded=name in state.engine.loaded, card=card)

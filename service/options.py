@@ -1,0 +1,95 @@
+"""What a request asks for besides its image: the query parameters, and the inference mode they amount to."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model_store.card import Card
+from model_store.inference import STANDARD_MODES, STATIC, InferenceMode
+from service.errors import InvalidParameterError
+
+SEED_BITS = 63
+CARD_DEFAULT = "default"
+PUBLISHED_NAME = "published"
+STATIC_NAME = "static"
+
+
+class PurifyQuery(BaseModel):
+    """Query parameters of ``POST /purify``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    purifier: str | None = Field(default=None, description="a purifier of `GET /models`; the service's own by default")
+    mode: str | None = Field(
+        default=None,
+        description="an inference mode by name: one of the purifier's card, `static`, `published`, or `default`",
+    )
+    dynamic: bool | None = Field(
+        default=None,
+        description="false: static, without noise. true: the card's default mode where that adds noise, else "
+        "`published`. Instead of `mode`, not beside it",
+    )
+    samples: int | None = Field(
+        default=None, ge=1, description="independent noisy draws whose answers are averaged; the mode's own by default"
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        lt=2**SEED_BITS,
+        description="makes the noise reproducible; by default secret and fresh, which an attacker cannot prepare for",
+    )
+
+
+class ClassifyQuery(PurifyQuery):
+    """Query parameters of ``POST /classify-robust``."""
+
+    model: str | None = Field(default=None, description="the classifier's name; the loaded one is the only one")
+    top_k: int | None = Field(default=None, ge=1, description="labels to return, best first; 5 by default")
+    compare: bool = Field(default=False, description="also return what the classifier says of the image as it came")
+
+
+@dataclass(frozen=True)
+class NamedMode:
+    """An inference mode and what it is called."""
+
+    name: str
+    mode: InferenceMode
+
+
+def choose_mode(
+    card: Card, *, mode: str | None, dynamic: bool | None, samples: int | None, max_draws: int
+) -> NamedMode:
+    """The mode asked for under ``card``. Raises InvalidParameterError naming the parameter at fault."""
+    if mode is not None and dynamic is not None:
+        raise InvalidParameterError("mode and dynamic say the same thing; give one of them")
+    modes = {**STANDARD_MODES, **(card.inference.modes if card.inference else {})}
+    own = card.inference.default if card.inference else STATIC_NAME
+    name = own if mode in {None, CARD_DEFAULT} else str(mode)
+    if dynamic is False:
+        name = STATIC_NAME
+    elif dynamic and modes.get(own, STATIC).static:
+        name = PUBLISHED_NAME
+    if name not in modes:
+        raise InvalidParameterError(f"mode: {card.name} has no mode {name!r}; it has {', '.join(sorted(modes))}")
+    return NamedMode(name, _with_samples(modes[name], name, samples, max_draws))
+
+
+def _with_samples(mode: InferenceMode, name: str, samples: int | None, max_draws: int) -> InferenceMode:
+    if mode.static:
+        if samples is not None and samples > 1:
+            raise InvalidParameterError(
+                f"samples: mode {name!r} adds no noise, so all samples are equal; ask for a dynamic mode"
+            )
+        return mode.model_copy(update={"draws": 1})
+    draws = mode.draws if samples is None else samples
+    if draws > max_draws:
+        raise InvalidParameterError(f"samples: {draws} draws in mode {name!r}, but this service allows {max_draws}")
+    return mode.model_copy(update={"draws": draws})
+
+
+def choose_seed(seed: int | None) -> int:
+    """The seed asked for, or a secret one."""
+    return secrets.randbits(SEED_BITS) if seed is None else seed

@@ -1,0 +1,180 @@
+"""From the bytes of one image to its answer: decode, admission, device, comparison, encode."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import structlog
+from fastapi import Request
+
+from model_store.card import Card
+from service.engine import Answer, Engine, Job
+from service.errors import ClientDisconnectedError, DeadlineExceededError, UnknownNameError
+from service.images import DecodedImage, ImageFormat, OpenedImage, decode, encode, open_image
+from service.options import NamedMode, PurifyQuery, choose_mode, choose_seed
+from service.record import record_of
+from service.state import ServiceState
+from service.suspicion import Suspicion, judge
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be made of one image; ``encode_as`` None: no image file is wanted back."""
+
+    card: Card
+    mode: NamedMode
+    seed: int
+    classify: bool = False
+    encode_as: ImageFormat | None = None
+
+
+@dataclass
+class Timings:
+    """Milliseconds by stage, in the order the stages ran."""
+
+    stages: dict[str, float] = field(default_factory=dict)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Count ``seconds`` to ``stage``."""
+        self.stages[stage] = round(self.stages.get(stage, 0.0) + seconds * 1000, 3)
+
+    @contextmanager
+    def measuring(self, stage: str) -> Iterator[None]:
+        """Add what the block takes to ``stage``."""
+        begun = time.perf_counter()
+        yield
+        self.add(stage, time.perf_counter() - begun)
+
+    def header(self) -> str:
+        """As ``Server-Timing``."""
+        return ", ".join(f"{stage};dur={ms:.1f}" for stage, ms in self.stages.items())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One image's answer. ``file`` is the purified image, encoded, where that was ordered."""
+
+    width: int
+    height: int
+    file: bytes | None
+    answer: Answer
+    suspicion: Suspicion
+    timings: Timings
+
+
+def make_order(
+    engine: Engine, max_draws: int, query: PurifyQuery, *, classify: bool = False, encode_as: ImageFormat | None = None
+) -> Order:
+    """Resolve the names in a query. Raises UnknownNameError or InvalidParameterError."""
+    name = query.purifier if query.purifier is not None else engine.default_purifier
+    card = engine.purifiers.get(name)
+    if card is None:
+        known = ", ".join(sorted(engine.purifiers))
+        raise UnknownNameError(f"purifier: there is no purifier {name[:80]!r}; there are: {known}")
+    mode = choose_mode(
+        card,
+        mode=query.mode,
+        dynamic=query.dynamic,
+        samples=query.samples,
+        max_draws=max_draws,
+    )
+    return Order(card, mode, choose_seed(query.seed), classify, encode_as)
+
+
+async def answer_request(request: Request, state: ServiceState, order: Order, data: bytes) -> Outcome:
+    """Carry out ``order`` while the client is there and the deadline not past.
+
+    Raises ClientDisconnectedError, DeadlineExceededError, OverloadedError, and what the stages raise.
+    """
+    facts = record_of(request.scope).facts
+    facts.update(purifier=order.card.name, mode=order.mode.name, draws=order.mode.mode.draws, seed=order.seed)
+    within = state.settings.request_timeout_s
+    deadline = asyncio.get_running_loop().time() + within
+    try:
+        async with asyncio.timeout_at(deadline):
+            outcome = await _while_connected(request, _work(state, order, data, deadline, facts))
+    except TimeoutError as error:
+        raise DeadlineExceededError(f"no answer within {within:g} s; retry later or send a smaller image") from error
+    _measure(state, outcome)
+    return outcome
+
+
+async def _work(state: ServiceState, order: Order, data: bytes, deadline: float, facts: dict[str, Any]) -> Outcome:
+    timings = Timings()
+    with timings.measuring("decode"):
+        opened: OpenedImage = await state.codec.run(open_image, data, state.settings.max_pixels)
+    facts["pixels"] = opened.width * opened.height
+    with state.pixels.holding(opened.charge):
+        with timings.measuring("decode"):
+            image: DecodedImage = await state.codec.run(decode, opened)
+        for note in image.notes:
+            log.warning("image_note", note=note)
+        answer = await _on_device(state, order, image, deadline, timings)
+        with timings.measuring("encode"):
+            suspicion, file = await state.codec.run(_conclude, image, answer, order.encode_as)
+    return Outcome(image.width, image.height, file, answer, suspicion, timings)
+
+
+async def _on_device(
+    state: ServiceState, order: Order, image: DecodedImage, deadline: float, timings: Timings
+) -> Answer:
+    job = Job(image.pixels, order.card.name, order.mode.mode, order.seed, order.classify)
+    try:
+        waited = await state.batcher.submit(job, key=job.key, cost=job.cost, deadline=deadline)
+    finally:
+        job.abandoned.set()
+    timings.add("queue", waited.queued_s)
+    timings.add("purify", waited.result.purify_s)
+    if order.classify:
+        timings.add("downstream", waited.result.downstream_s)
+    return waited.result
+
+
+def _conclude(image: DecodedImage, answer: Answer, encode_as: ImageFormat | None) -> tuple[Suspicion, bytes | None]:
+    suspicion = judge(image.pixels, answer.purified, answer.undefended, answer.probabilities)
+    return suspicion, None if encode_as is None else encode(answer.purified, image.alpha, encode_as)
+
+
+def _measure(state: ServiceState, outcome: Outcome) -> None:
+    for stage, ms in outcome.timings.stages.items():
+        state.metrics.stage_seconds.labels(stage).observe(ms / 1000)
+    state.metrics.suspicion.observe(outcome.suspicion.score)
+    threshold = state.settings.suspicion_threshold
+    if threshold is not None and outcome.suspicion.score >= threshold:
+        state.metrics.suspicious.inc()
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``, which is cancelled when the client disconnects first.
+
+    Returns only when the work has ended either way, so that what it held has been given back.
+    """
+    task = asyncio.create_task(work)
+    watch = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnectedError("the client went away before its answer was ready")
+        return task.result()
+    finally:
+        both = {task, watch}
+        for unfinished in both:
+            unfinished.cancel()
+        await asyncio.wait(both)
+        for ended in both:  # whatever came of the one that lost the race counts as read
+            _ = ended.cancelled() or ended.exception()
+
+
+async def _disconnected(request: Request) -> None:
+    """Return when the client is gone. The body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

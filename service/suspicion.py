@@ -1,0 +1,49 @@
+"""Suspicion: how far purifying moved an image, and the answer about it.
+
+Uncalibrated: a busy or noisy photo moves too, so the figures rank images of one kind under one purifier; they are
+no probabilities of an attack.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """``linf``: greatest change of a channel value, in levels of 255; ``residual_rms``: root mean square change,
+    in levels; ``prediction_shift``: Jensen-Shannon divergence in bits, 0 to 1, between the classifier's
+    probabilities before and after, None where nothing was classified."""
+
+    linf: int
+    residual_rms: float
+    prediction_shift: float | None = None
+
+    @property
+    def score(self) -> float:
+        """The one number of ``X-NRP-Suspicion``: ``residual_rms``, which every route has."""
+        return self.residual_rms
+
+
+def judge(before: Tensor, after: Tensor, undefended: Tensor | None = None, defended: Tensor | None = None) -> Suspicion:
+    """Compare uint8 (3, H, W) before and after, and probabilities (classes,) where both are given."""
+    change = before.to(torch.int16).sub_(after)
+    shift = None
+    if undefended is not None and defended is not None:
+        shift = jensen_shannon_bits(undefended, defended)
+    squares = change.to(torch.float32).square_()
+    return Suspicion(int(change.abs().max()), float(squares.mean().sqrt()), shift)
+
+
+def jensen_shannon_bits(p: Tensor, q: Tensor) -> float:
+    """Jensen-Shannon divergence in bits (Lin, 1991) of two distributions (classes,): 0 equal, 1 disjoint."""
+    p, q = p.double(), q.double()
+    middle = (p + q) / 2
+    return float((_relative_entropy(p, middle) + _relative_entropy(q, middle)).div(2).clamp(0, 1))
+
+
+def _relative_entropy(p: Tensor, q: Tensor) -> Tensor:
+    return torch.where(p > 0, p * (p / q).log2(), 0.0).sum()

@@ -1,0 +1,90 @@
+"""The engine without HTTP: many files through it, decoding and encoding beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_store.errors import NrpError
+from service.engine import Answer, Engine, Job
+from service.images import DecodedImage, read
+from service.isolation import run_isolated
+from service.options import choose_seed
+from service.pipeline import Order
+
+WINDOW = 32
+
+
+@dataclass(frozen=True)
+class Done:
+    """One file's answer."""
+
+    source: Path
+    image: DecodedImage
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One file that could not be answered, and why."""
+
+    source: Path
+    reason: str
+
+
+class Workbench:
+    """Runs files through an engine, a window of them at a time, those of equal shape together."""
+
+    def __init__(self, engine: Engine, *, threads: int, max_pixels: int) -> None:
+        self._engine = engine
+        self._max_pixels = max_pixels
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="codec")
+
+    def outcomes(self, sources: Sequence[Path], order: Order, seed: int | None) -> Iterator[Done | Failed]:
+        """One outcome a file, in any order within a window. ``seed`` None: a fresh one for each image.
+
+        The next window is decoded while this one is on the device.
+        """
+        windows = [sources[start : start + WINDOW] for start in range(0, len(sources), WINDOW)]
+        coming = self._begin(windows[0]) if windows else []
+        for number in range(len(windows)):
+            window, coming = coming, self._begin(windows[number + 1]) if number + 1 < len(windows) else []
+            read_ones = [future.result() for future in window]
+            yield from (outcome for outcome in read_ones if isinstance(outcome, Failed))
+            images = [outcome for outcome in read_ones if not isinstance(outcome, Failed)]
+            yield from self._run(images, order, seed)
+
+    def _begin(self, window: Sequence[Path]) -> list[Future[tuple[Path, DecodedImage] | Failed]]:
+        return [self.pool.submit(self._read, source) for source in window]
+
+    def _read(self, source: Path) -> tuple[Path, DecodedImage] | Failed:
+        try:
+            return source, read(source.read_bytes(), self._max_pixels)
+        except OSError as error:
+            return Failed(source, error.strerror or type(error).__name__)
+        except NrpError as error:
+            return Failed(source, str(error))
+
+    def _run(
+        self, images: Sequence[tuple[Path, DecodedImage]], order: Order, seed: int | None
+    ) -> Iterator[Done | Failed]:
+        buckets: dict[tuple[str, int, int], list[tuple[Path, DecodedImage, Job]]] = {}
+        for source, image in images:
+            job = Job(image.pixels, order.card.name, order.mode.mode, choose_seed(seed), order.classify)
+            buckets.setdefault(job.key, []).append((source, image, job))
+        for bucket in buckets.values():
+            size = max(1, self._engine.batch_pixels // bucket[0][2].cost)
+            for start in range(0, len(bucket), size):
+                part = bucket[start : start + size]
+                answers = run_isolated(self._engine.run, [job for _, _, job in part])
+                for (source, image, _), answer in zip(part, answers, strict=True):
+                    if isinstance(answer, Exception):
+                        yield Failed(source, str(answer) or type(answer).__name__)
+                    else:
+                        yield Done(source, image, answer)
+
+    def close(self) -> None:
+        """Wait for the threads."""
+        self.pool.shutdown()
