@@ -1,8 +1,9 @@
-"""The bank of SSP adversaries that a purifier run generates once and then reuses."""
+"""The bank of adversaries that a purifier run generates once and then reuses."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from model_store.architectures.vgg_features import VGG16Features
 from model_store.devices import place
 from model_store.pixels import to_bytes, to_float
 from model_store.store import LoadedModel
-from robustness.attacks import SSP
+from robustness.attacks import PGD, SSP
 from training.errors import DataError
 from training.loop import generator_at
 from training.photos import list_photos, read_square
@@ -30,17 +31,30 @@ def chosen_files(roots: list[Path], count: int, seed: int) -> list[Path]:
     return [files[index] for index in order[:count].tolist()]
 
 
-def attack(clean: Tensor, eps: float, recipe: AdversaryRecipe, network: VGG16Features, seed: int) -> Tensor:
-    """SSP adversaries of uint8 (N, 3, S, S), rounded to uint8."""
+def attack(clean: Tensor, turn: int, recipe: AdversaryRecipe, network: VGG16Features, seed: int) -> Tensor:
+    """Adversaries of uint8 (N, 3, S, S), rounded to uint8; ``turn`` picks kind and eps."""
     device = next(network.parameters()).device
-
-    def features(images: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16):
-            return network.extract(images)
-
-    ssp = SSP(features, eps, max(1.0, eps * recipe.step_share), recipe.iterations, recipe.start)
     images = to_float(clean).to(device, memory_format=torch.channels_last)
-    return to_bytes(ssp(images, generator_at(seed, 0))).cpu()
+    rest, place = divmod(turn, len(recipe.kinds))
+    eps = recipe.eps[rest % len(recipe.eps)]
+    step = max(1.0, eps * recipe.step_share)
+
+    def halved(module: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def run(candidates: Tensor) -> Tensor:
+            with torch.autocast(device.type, torch.bfloat16):
+                return module(candidates)
+
+        return run
+
+    generator = generator_at(seed, turn)
+    if recipe.kinds[place] == "ssp":
+        ssp = SSP(halved(network.extract), eps, step, recipe.iterations, recipe.start)
+        return to_bytes(ssp(images, generator)).cpu()
+    answer = halved(network)
+    with torch.no_grad():
+        own = answer(images).argmax(1)
+    pgd = PGD(answer, eps, step=step, iterations=recipe.iterations, start=recipe.start)
+    return to_bytes(pgd(images, own, generator)).cpu()
 
 
 def make_adversaries(
@@ -59,15 +73,15 @@ def make_adversaries(
     files = chosen_files(roots, wanted.count, recipe.seed)
     starts = range(0, len(files), wanted.batch)
     parts = []
-    for number, start in enumerate(tqdm(starts, desc="SSP adversaries", unit="batch", disable=quiet)):
+    for number, start in enumerate(tqdm(starts, desc="adversaries", unit="batch", disable=quiet)):
         batch = files[start : start + wanted.batch]
-        key = "\n".join([wanted.model_dump_json(), features.card.sha256, str(recipe.seed), *map(str, batch)])
+        key = "\n".join(
+            [str(number), wanted.model_dump_json(), features.card.sha256, str(recipe.seed), *map(str, batch)]
+        )
         path = folder / FOLDER / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
         if not path.exists():
             clean = torch.stack([read_square(file, wanted.side) for file in batch])
-            eps = wanted.eps[number % len(wanted.eps)]
-            seed = recipe.seed * 1_000_003 + number
-            _save(path, torch.stack([clean, attack(clean, eps, wanted, network, seed)], dim=1))
+            _save(path, torch.stack([clean, attack(clean, number, wanted, network, recipe.seed)], dim=1))
         parts.append(load_file(path)["pairs"])
     return torch.cat(parts)
 

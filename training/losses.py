@@ -1,4 +1,4 @@
-"""The purifier's three losses: feature distance, pixel distance, relativistic average adversarial."""
+"""The purifier's losses: feature distance, pixel distance, relativistic average adversarial; and prediction shift."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ def feature_distance(purified: Tensor, clean: Tensor) -> Tensor:
 def pixel_distance(purified: Tensor, clean: Tensor) -> Tensor:
     """Mean absolute difference of pixels in [0,1]."""
     return (purified - clean).abs().mean()
+
+
+def prediction_shift(purified: Tensor, clean: Tensor) -> Tensor:
+    """Mean Kullback-Leibler divergence (nats) of the answer to purified images from that to the clean ones.
+
+    The stability objective of Salman et al., "Denoised smoothing", 2020. Logits (N, classes); needs no labels.
+    """
+    return F.kl_div(purified.log_softmax(1), clean.log_softmax(1), log_target=True, reduction="batchmean")
 
 
 def relativistic_average(winners: Tensor, losers: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The purifier: undo SSP perturbations and Gaussian noise, judged by features, pixels and a critic.
+"""The purifier: undo perturbations and Gaussian noise, judged by pixels, features, predictions and a critic.
 
 Naseer et al., CVPR 2020 train on SSP adversaries alone, features first. Measured here, that leaves small and other
 perturbations in place; what is drowned in noise and then rebuilt survives far better. So each photo is a clean or
@@ -21,7 +21,7 @@ from training.augment import aligned_crops, resized_crops
 from training.critic import Critic
 from training.errors import DataError
 from training.loop import batch_at, generator_at, rate_at, set_rate, update_average
-from training.losses import feature_distance, pixel_distance, relativistic_average
+from training.losses import feature_distance, pixel_distance, prediction_shift, relativistic_average
 from training.photos import Photos
 from training.recipe import PurifierRecipe
 
@@ -85,9 +85,9 @@ class PurifierTraining:
         purified = purified.float()
         losses = {"pixel": pixel_distance(purified, clean)}
         loss = recipe.pixel_weight * losses["pixel"]
-        if recipe.feature_weight:
-            losses["feature"] = self._feature_loss(purified, clean)
-            loss = loss + recipe.feature_weight * losses["feature"]
+        if recipe.feature_weight or recipe.prediction_weight:
+            losses |= self._perceptual_losses(purified, clean)
+            loss = loss + recipe.feature_weight * losses["feature"] + recipe.prediction_weight * losses["prediction"]
         if recipe.adversarial_weight and number >= recipe.adversarial_from * self.total:
             losses["critic"] = self._critic_step(purified.detach(), clean)
             losses["adversarial"] = self._adversarial_loss(purified, clean)
@@ -99,13 +99,19 @@ class PurifierTraining:
         update_average(self.average, self.purifier, recipe.ema_decay, number)
         return {name: value.item() for name, value in losses.items()}
 
-    def _feature_loss(self, purified: Tensor, clean: Tensor) -> Tensor:
+    def _perceptual_losses(self, purified: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        """Feature distance and prediction shift, on a share of the batch."""
         share = max(1, round(len(clean) * self.recipe.feature_share))
         with self._autocast():
             with torch.no_grad():
                 wanted = self.features.extract(clean[:share])
+                answer = self.features.head(wanted)
             given = self.features.extract(purified[:share])
-        return feature_distance(given.float(), wanted.float())
+            shifted = self.features.head(given)
+        return {
+            "feature": feature_distance(given.float(), wanted.float()),
+            "prediction": prediction_shift(shifted.float(), answer.float()),
+        }
 
     def _critic_step(self, purified: Tensor, clean: Tensor) -> Tensor:
         with self._autocast():

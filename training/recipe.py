@@ -59,12 +59,17 @@ class SupervisedRecipe(Recipe):
 
 
 class AdversaryRecipe(BaseModel):
-    """The bank of SSP adversaries, made once and reused; ``eps`` (in /255) cycles over the photos."""
+    """The bank of adversaries, made once and reused; ``kinds`` and, slower, ``eps`` (in /255) cycle over its batches.
+
+    ``ssp`` moves the features away from the clean image's, as published; ``prediction`` is PGD on the feature
+    network's own answer. Neither needs a label.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     count: int = Field(default=3000, ge=1)
     side: int = Field(default=128, ge=8)
+    kinds: tuple[Literal["ssp", "prediction"], ...] = Field(default=("ssp",), min_length=1)
     eps: tuple[float, ...] = (4.0, 8.0, 16.0)
     step_share: float = Field(default=0.25, gt=0)
     iterations: int = Field(default=10, ge=1)
@@ -73,10 +78,10 @@ class AdversaryRecipe(BaseModel):
 
 
 class PurifierRecipe(Recipe):
-    """The purifier: what it sees, how much noise, and how the three losses are weighed.
+    """The purifier: what it sees, how much noise, and how the losses are weighed.
 
     ``noise_high`` (in [0,1] pixel units): each photo's noise std is noise_high * u ** noise_power, u uniform in
-    [0,1]; a power under 1 leans towards heavy noise. ``adversary_share`` of each batch comes from the SSP bank.
+    [0,1]; a power under 1 leans towards heavy noise. ``adversary_share`` of each batch comes from the bank.
     """
 
     feature_network: str
@@ -88,6 +93,7 @@ class PurifierRecipe(Recipe):
     noise_power: float = Field(default=0.5, gt=0)
     pixel_weight: float = Field(default=1.0, ge=0)
     feature_weight: float = Field(default=0.1, ge=0)
+    prediction_weight: float = Field(default=0.0, ge=0)
     adversarial_weight: float = Field(default=5e-3, ge=0)
     adversarial_from: float = Field(default=0.5, ge=0, le=1)
     feature_share: float = Field(default=0.5, gt=0, le=1)
