@@ -43,8 +43,10 @@ def noisy_draws(image: Tensor, mode: InferenceMode, generator: torch.Generator) 
     """
     if mode.static:
         return image.unsqueeze(0).expand(mode.draws, *image.shape)
-    noise = torch.randn((mode.draws, *image.shape), generator=generator, dtype=torch.float32) * mode.noise_std
-    noise = noise.to(image.device)
+    # One draw at a time: a single large randn fills its block in another order, and then how many draws are made at
+    # once would change the noise.
+    drawn = [torch.randn(image.shape, generator=generator, dtype=torch.float32) for _ in range(mode.draws)]
+    noise = torch.stack(drawn).to(image.device) * mode.noise_std
     if mode.ball is None:
         return image + noise
     limit = mode.ball / 255
@@ -67,7 +69,7 @@ class PurifierDraws(nn.Module):
     def draws(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
         """Purified draws (N, D, C, H, W) in [0,1] of images (N, C, H, W), image i's noise from ``seeds[i]``."""
         noisy = torch.cat([noisy_draws(x, self.mode, seeded(s)) for x, s in zip(images, seeds, strict=True)])
-        purified = self.purifier(noisy).clamp(0, 1)
+        purified = self.purifier(noisy).float().clamp(0, 1)
         return torch.as_tensor(purified.view(len(images), self.mode.draws, *images.shape[1:]))
 
     def forward(self, images: Tensor, seeds: Sequence[int]) -> Tensor:

@@ -20,7 +20,7 @@ from model_store.card import Card, Figure
 from model_store.devices import device_named
 from model_store.store import SHIPPED, ModelStore
 from robustness.cache import Cache
-from robustness.conditions import Conditions
+from robustness.conditions import Conditions, Precision
 from robustness.defences import Purification
 from robustness.errors import EvaluationError
 from robustness.evaluation import (
@@ -43,7 +43,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-image")
 
 # The options that change a figure: shown in the canonical command where they differ from these.
 COMMON_DEFAULTS: Mapping[str, object] = MappingProxyType(
-    {"limit": None, "selection_fraction": 0.0, "part": "rest", "seed": 0, "batch": 64}
+    {"limit": None, "selection_fraction": 0.0, "part": "rest", "seed": 0, "batch": 64, "precision": "float32"}
 )
 PURIFIER_DEFAULTS: Mapping[str, object] = MappingProxyType(
     {
@@ -90,6 +90,7 @@ def _configure_common(parser: argparse.ArgumentParser) -> None:
     add("--selection-fraction", type=_fraction, metavar="F", help="share of each class that choices were made on")
     add("--part", choices=("rest", "selection"), help="measure the rest (default) or that share")
     add("--seed", type=_whole(0), help="seed of everything random (default 0)")
+    add("--precision", choices=("float32", "bfloat16"), help="what purifier and victims are judged in")
     add("--batch", type=_whole(1), metavar="N", help="image copies in flight (default 64)")
     add("--write-card", action="store_true", help="replace the card's figures with those measured")
     add("--json", action="store_true", help="print the result as JSON instead of tables")
@@ -129,7 +130,8 @@ def _bench(
     files = keep_part(find_photos(args.data, victims[0].folders), args.selection_fraction, args.part)
     progress.begin("photos")
     photos = load_photos(in_rounds(files, args.seed, args.limit), victims[0].card.input, progress)
-    conditions = Conditions(args.seed, args.batch, device, getattr(args, "attack_precision", "float32"))
+    attack_precision: Precision = getattr(args, "attack_precision", "float32")
+    conditions = Conditions(args.seed, args.batch, device, attack_precision, args.precision)
     return Bench(photos, victims, conditions, Cache(args.cache or output / "cache"), progress)
 
 

@@ -15,17 +15,28 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class Conditions:
-    """``batch`` counts image copies in flight; ``attack_precision`` is that of the attacker's gradients alone."""
+    """``batch`` counts image copies in flight; ``attack_precision`` is that of the attacker's gradients alone.
+
+    ``precision`` is what purifier and victims compute in when they are judged: bfloat16 is what the service uses
+    where the hardware has it.
+    """
 
     seed: int
     batch: int
     device: torch.device
     attack_precision: Precision = "float32"
+    precision: Precision = "float32"
 
     def attack_autocast(self) -> torch.autocast:
         """The context in which an attacker runs networks."""
-        enabled = self.attack_precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        return self._autocast(self.attack_precision)
+
+    def autocast(self) -> torch.autocast:
+        """The context in which purifier and victims are judged."""
+        return self._autocast(self.precision)
+
+    def _autocast(self, precision: Precision) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
     def floats(self, pixels: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) as float32 in [0,1] on the device, channels last."""

@@ -127,6 +127,7 @@ def judge(bench: Bench, trial: Trial, defence: Defence) -> list[Observation]:
         "defence": repr(defence),
         "victims": [victim.card.sha256 for victim in trial.victims],
         "seed": bench.conditions.seed,
+        "precision": bench.conditions.precision,
         "device": bench.conditions.device.type,
     }
     label = f"{trial.scenario.attack} eps{trial.scenario.eps} {'+'.join(names)} {defence.name}"
@@ -147,9 +148,10 @@ def _predict(bench: Bench, trial: Trial, defence: Defence) -> Tensors:
             images = conditions.floats(trial.pixels[start : start + chunk])
             # The attacker draws from seeds of another purpose, so it cannot know these.
             seeds = [derive_seed(conditions.seed, "defence", start + place) for place in range(len(images))]
-            versions = defence.draws(images, seeds)
-            for victim, found in zip(trial.victims, predictions, strict=True):
-                found.append(victim.log_probabilities(versions).argmax(dim=1).cpu())
+            with conditions.autocast():
+                versions = defence.draws(images, seeds)
+                for victim, found in zip(trial.victims, predictions, strict=True):
+                    found.append(victim.log_probabilities(versions).argmax(dim=1).cpu())
             bar.update(len(images))
     return {f"predictions.{place}": torch.cat(found) for place, found in enumerate(predictions)}
 

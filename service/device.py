@@ -1,22 +1,13 @@
-"""The device the models run on, and the precision they compute in."""
+"""What a device computes in, and how much of it at a time."""
 
 from __future__ import annotations
 
 import torch
 
-from service.errors import DeviceUnavailableError
-from service.settings import DeviceName, PrecisionName
+from service.settings import PrecisionName
 
 _CPU_BATCH_PIXELS = 1 << 20
 _ACCELERATOR_BATCH_PIXELS = 8 << 20
-
-
-def choose_device(name: DeviceName) -> torch.device:
-    """The device of that name; auto takes CUDA where there is one. Raises DeviceUnavailableError."""
-    has_cuda = torch.cuda.is_available()
-    if name == "cuda" and not has_cuda:
-        raise DeviceUnavailableError("no CUDA device here; choose --device cpu or auto")
-    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
 
 
 def choose_precision(name: PrecisionName, device: torch.device) -> torch.dtype:

@@ -18,12 +18,10 @@ from torchvision.models import get_model, get_model_weights, list_models
 
 from model_store.card import InputConvention
 from model_store.errors import UnavailableModelError, UnknownModelError
-from model_store.pixels import fit
+from model_store.pixels import LONGEST_ASPECT, centre, fit
 from model_store.store import ModelStore
 
 TORCHVISION = "torchvision:"
-# A centre crop never looks beyond this many short sides; scaling a 16 x 100 000 strip up first would fill the memory.
-_SEEN_ASPECT = 4
 _DOWNLOAD_FAILURES = (OSError, RuntimeError, http.client.HTTPException, pickle.UnpicklingError, EOFError)
 
 
@@ -38,8 +36,11 @@ class Classifier:
     module: nn.Module
 
     def inputs(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) in [0,1] of any size, brought to the classifier's."""
-        return self.prepare(_without_far_ends(images))
+        """Images (N, 3, H, W) in [0,1] of any size, brought to the classifier's.
+
+        A strip loses its far ends first: scaled up whole, as torchvision's transforms would, it would fill the memory.
+        """
+        return self.prepare(centre(images, LONGEST_ASPECT * min(images.shape[-2:])))
 
 
 def load_classifier(name: str, store: ModelStore) -> Classifier:
@@ -83,13 +84,3 @@ def _from_torchvision(name: str) -> Classifier:
         ) from error
     labels = tuple(str(label) for label in weights.meta["categories"])
     return Classifier(name, labels, "", weights.transforms(), module.eval().requires_grad_(False))
-
-
-def _without_far_ends(images: Tensor) -> Tensor:
-    """The middle of images whose one side is far longer than the other."""
-    height, width = images.shape[-2:]
-    most = _SEEN_ASPECT * min(height, width)
-    if max(height, width) <= most:
-        return images
-    top, left = max(0, (height - most) // 2), max(0, (width - most) // 2)
-    return images[..., top : top + min(height, most), left : left + min(width, most)]

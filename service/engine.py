@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from model_store.devices import device_named
 from model_store.errors import ModelStoreError, UnknownModelError
 from model_store.inference import InferenceMode, noisy_draws, seeded
 from model_store.pixels import to_bytes, to_float
 from model_store.store import ModelStore
-from service.device import choose_batch_pixels, choose_device, choose_precision
+from service.device import choose_batch_pixels, choose_precision
 from service.downstream import Classifier, load_classifier
 from service.errors import DeadlineExceededError, NonFiniteOutputError, OutOfDeviceMemoryError
 from service.images import charge
@@ -99,9 +100,9 @@ class Engine:
     def __init__(self, settings: Settings, *, classify: bool = True) -> None:
         """Load and verify the default models, the classifier only where ``classify``.
 
-        Raises the model store's errors or DeviceUnavailableError.
+        Raises the model store's errors or UnavailableDeviceError.
         """
-        self.device = choose_device(settings.device)
+        self.device = device_named(settings.device)
         self.precision = choose_precision(settings.precision, self.device)
         self.batch_pixels = choose_batch_pixels(settings.batch_pixels, self.device)
         if settings.threads:

@@ -4,7 +4,6 @@ NrpError                            (model_store.errors) raised on purpose; its 
 ├─ ModelStoreError                  (model_store.errors) a model could not be had; only the log gets the text
 └─ ServiceError
    ├─ SettingsError                 the environment or the command line does not make valid settings
-   ├─ DeviceUnavailableError        the device asked for is not in this machine
    ├─ CommandInputError             files named on the command line cannot be worked on as asked
    ├─ RequestError                  the caller can put it right
    │  ├─ InvalidParameterError      a query parameter's value cannot be honoured here
@@ -42,10 +41,6 @@ class ServiceError(NrpError):
 
 class SettingsError(ServiceError):
     """The settings are not valid."""
-
-
-class DeviceUnavailableError(ServiceError):
-    """The device asked for is not here."""
 
 
 class CommandInputError(ServiceError):

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from model_store.architectures import build
 from model_store.card import Card
-from model_store.errors import TamperedWeightsError, UnknownModelError
+from model_store.errors import TamperedWeightsError, UnavailableDeviceError, UnknownModelError
 from model_store.inference import InferenceMode
 from model_store.store import ModelStore
 from service.engine import LOADED_PURIFIERS, Engine, Job
-from service.errors import DeviceUnavailableError, NonFiniteOutputError, OutOfDeviceMemoryError
+from service.errors import NonFiniteOutputError, OutOfDeviceMemoryError
 from service.isolation import run_isolated
 
 NOISY = InferenceMode(noise_std=0.2, draws=5)
@@ -200,7 +200,7 @@ def test_a_name_that_is_no_such_model_stops_the_engine(settings_for: Any, change
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_device_that_is_not_here_stops_the_engine(settings_for: Any) -> None:
-    with pytest.raises(DeviceUnavailableError, match="--device cpu"):
+    with pytest.raises(UnavailableDeviceError, match="use cpu or auto"):
         Engine(settings_for(device="cuda"))
 
 

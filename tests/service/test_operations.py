@@ -254,7 +254,7 @@ def test_every_error_of_the_service_has_its_place_in_the_table() -> None:
     def concrete(kind: str) -> Any:
         return [kind] if not kind.__subclasses__() else [c for s in kind.__subclasses__() for c in concrete(s)]
 
-    startup = {"SettingsError", "DeviceUnavailableError", "CommandInputError"}
+    startup = {"SettingsError", "CommandInputError"}
     for kind in concrete(ServiceError):
         assert (kind in HTTP_MEANINGS) != (kind.__name__ in startup), kind
     slugs = [meaning.slug for meaning in HTTP_MEANINGS.values()]
