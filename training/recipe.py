@@ -59,10 +59,10 @@ class SupervisedRecipe(Recipe):
 
 
 class AdversaryRecipe(BaseModel):
-    """The bank of adversaries, made once and reused; ``kinds`` and, slower, ``eps`` (in /255) cycle over its batches.
+    """The bank of adversaries of at most ``count`` photos, made once and reused.
 
-    ``ssp`` moves the features away from the clean image's, as published; ``prediction`` is PGD on the feature
-    network's own answer. Neither needs a label.
+    ``kinds`` and, slower, ``eps`` (in /255) cycle over its batches: ``ssp`` moves the features away from the clean
+    image's, as published; ``prediction`` is PGD on the feature network's own answer. Neither needs a label.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

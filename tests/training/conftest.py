@@ -40,6 +40,7 @@ learning_rate = 1e-3
 precision = "float32"
 save_every = 2
 default_mode = "noise"
+prediction_weight = 0.05
 
 [arguments]
 widths = [8, 8]
@@ -50,7 +51,9 @@ decoder = [1]
 noise = { noise_std = 0.2, draws = 2 }
 
 [adversaries]
-count = 8
+count = 16
+kinds = ["ssp", "prediction"]
+eps = [4.0, 8.0]
 side = 24
 iterations = 2
 batch = 4

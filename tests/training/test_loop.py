@@ -56,6 +56,23 @@ def test_interrupt_at_any_step_saves_and_resumes(tmp_path: Path, stop: int) -> N
     assert walk.value == straight()
 
 
+@pytest.mark.parametrize("killed", range(1, 10))
+def test_a_run_killed_between_two_checkpoints_does_the_same_steps_again(tmp_path: Path, killed: int) -> None:
+    class Killed(Walk):
+        def step(self, number: int) -> Mapping[str, float]:
+            if number == killed:
+                raise SystemExit
+            return super().step(number)
+
+    run = Run(tmp_path, "same", save_every=3)
+    with pytest.raises(SystemExit):
+        train(Killed(), run, quiet=True)
+    assert run.load()[0] == killed // 3 * 3
+    walk = Walk()
+    assert train(walk, run, quiet=True)
+    assert walk.value == straight()
+
+
 def test_another_recipes_checkpoint_is_refused(tmp_path: Path) -> None:
     train(Walk(), Run(tmp_path, "one"), stop_at=2, quiet=True)
     with pytest.raises(RunError, match="another recipe"):
