@@ -75,9 +75,8 @@ def make_adversaries(
     parts = []
     for number, start in enumerate(tqdm(starts, desc="adversaries", unit="batch", disable=quiet)):
         batch = files[start : start + wanted.batch]
-        key = "\n".join(
-            [str(number), wanted.model_dump_json(), features.card.sha256, str(recipe.seed), *map(str, batch)]
-        )
+        names = [f"{file.parent.name}/{file.name}" for file in batch]  # the same wherever the data lies
+        key = "\n".join([str(number), wanted.model_dump_json(), features.card.sha256, str(recipe.seed), *names])
         path = folder / FOLDER / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
         if not path.exists():
             clean = torch.stack([read_square(file, wanted.side) for file in batch])
