@@ -29,7 +29,8 @@ evaluate: .venv/.runtime
 	$(BIN)/nrp evaluate classifier imagenette-resnet --data $(DATA)/imagenette2-160/val --store $(STORE) $(EVALUATE)
 	$(BIN)/nrp evaluate classifier imagenette-mobilenet --data $(DATA)/imagenette2-160/val --store $(STORE) $(EVALUATE)
 	$(BIN)/nrp evaluate purifier nrp-lite --victims imagenette-resnet,imagenette-mobilenet \
-	  --data $(DATA)/imagenette2-160/val --store $(STORE) $(EVALUATE)
+	  --data $(DATA)/imagenette2-160/val --store $(STORE) --modes default,static,published,noise-0.20x4 \
+	  --selection-fraction 0.25 --limit 500 --precision bfloat16 --adaptive-count 60 $(EVALUATE)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -14,9 +14,8 @@ from tqdm import tqdm
 from model_store.architectures.vgg_features import VGG16Features
 from model_store.devices import place
 from model_store.pixels import to_bytes, to_float
-from model_store.store import LoadedModel
 from robustness.attacks import PGD, SSP
-from training.errors import DataError
+from training.features import FeatureNetwork
 from training.loop import generator_at
 from training.photos import list_photos, read_square
 from training.recipe import AdversaryRecipe, PurifierRecipe
@@ -58,7 +57,13 @@ def attack(clean: Tensor, turn: int, recipe: AdversaryRecipe, network: VGG16Feat
 
 
 def make_adversaries(
-    recipe: PurifierRecipe, roots: list[Path], features: LoadedModel, folder: Path, device: torch.device, *, quiet: bool
+    recipe: PurifierRecipe,
+    roots: list[Path],
+    features: FeatureNetwork,
+    folder: Path,
+    device: torch.device,
+    *,
+    quiet: bool,
 ) -> Tensor:
     """Pairs (N, 2, 3, S, S) uint8 of clean photo and adversary.
 
@@ -66,17 +71,14 @@ def make_adversaries(
     and another recipe, feature network or photo never finds a stale one.
     """
     wanted = recipe.adversaries
-    network = features.module
-    if not isinstance(network, VGG16Features):
-        raise DataError(f"{features.card.name!r} is no feature network; train one with `nrp train feature-net`")
-    network = place(network, device)
+    network = place(features.module, device)
     files = chosen_files(roots, wanted.count, recipe.seed)
     starts = range(0, len(files), wanted.batch)
     parts = []
     for number, start in enumerate(tqdm(starts, desc="adversaries", unit="batch", disable=quiet)):
         batch = files[start : start + wanted.batch]
         names = [f"{file.parent.name}/{file.name}" for file in batch]  # the same wherever the data lies
-        key = "\n".join([str(number), wanted.model_dump_json(), features.card.sha256, str(recipe.seed), *names])
+        key = "\n".join([str(number), wanted.model_dump_json(), features.identity, str(recipe.seed), *names])
         path = folder / FOLDER / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
         if not path.exists():
             clean = torch.stack([read_square(file, wanted.side) for file in batch])

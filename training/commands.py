@@ -15,6 +15,8 @@ from model_store.devices import device_named
 from model_store.errors import ModelExistsError
 from model_store.store import SHIPPED, ModelStore
 from training.adversaries import make_adversaries
+from training.errors import RecipeError
+from training.features import OFFICIAL, load_features
 from training.loop import Run, Trainable, train
 from training.photos import Photos, read_photos
 from training.publish import publish, purifier_card, supervised_card
@@ -49,6 +51,10 @@ def _configure_kind(parser: argparse.ArgumentParser, kind: str, run: Callable[[a
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--stop-at", type=int, help="stop after this step, saved, and publish nothing")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    if kind == "purifier":
+        parser.add_argument(
+            "--feature-network", metavar="NAME", help=f"a feature network in the store, or {OFFICIAL} (downloaded)"
+        )
     parser.set_defaults(run_kind=run)
 
 
@@ -61,7 +67,11 @@ def run_train(arguments: argparse.Namespace) -> int:
 def chosen_recipe(arguments: argparse.Namespace, schema: type[AnyRecipe]) -> AnyRecipe:
     """The recipe with the command line's name and seed, its place in the store checked before any work."""
     recipe = read_recipe(arguments.recipe, schema)
-    wanted = {"name": arguments.name, "seed": arguments.seed}
+    wanted = {
+        "name": arguments.name,
+        "seed": arguments.seed,
+        "feature_network": getattr(arguments, "feature_network", None),
+    }
     recipe = recipe.model_copy(update={key: value for key, value in wanted.items() if value is not None})
     if recipe.name in ModelStore(arguments.store).names() and not arguments.replace and arguments.stop_at is None:
         raise ModelExistsError(f"{recipe.name!r} is already published in {arguments.store}; pass --replace or --name")
@@ -110,11 +120,16 @@ def _run_supervised(arguments: argparse.Namespace, task: Literal["classifier", "
 def run_purifier(arguments: argparse.Namespace) -> int:
     """``nrp train purifier``."""
     recipe = chosen_recipe(arguments, PurifierRecipe)
-    features = ModelStore(arguments.store).load(recipe.feature_network)
+    features = load_features(recipe.feature_network, ModelStore(arguments.store))
+    if recipe.needs_predictions and features.module.head is None:
+        raise RecipeError(
+            f"{recipe.feature_network} has no head to predict with; use --recipe purifier-vgg16, or a recipe with "
+            "prediction_weight 0 and adversaries of kind ssp alone"
+        )
     device = device_named(arguments.device)
     folder = run_folder(arguments, recipe.name)
     photos = read_photos(arguments.data, recipe.side, quiet=arguments.quiet)
     bank = make_adversaries(recipe, arguments.data, features, folder, device, quiet=arguments.quiet)
     work = PurifierTraining(recipe, photos, bank, features.module, device)
-    run = Run(folder, fingerprint(recipe, photos, features.card.sha256), recipe.save_every)
+    run = Run(folder, fingerprint(recipe, photos, features.identity), recipe.save_every)
     return finish(arguments, work, run, lambda: (purifier_card(recipe, photos), work.average))

@@ -19,7 +19,6 @@ from model_store.architectures.vgg_features import VGG16Features
 from model_store.devices import place
 from training.augment import aligned_crops, resized_crops
 from training.critic import Critic
-from training.errors import DataError
 from training.loop import batch_at, generator_at, rate_at, set_rate, update_average
 from training.losses import feature_distance, pixel_distance, prediction_shift, relativistic_average
 from training.photos import Photos
@@ -30,10 +29,8 @@ class PurifierTraining:
     """Train ``recipe.architecture``; ``average`` (the moving average of its weights) is what gets published."""
 
     def __init__(
-        self, recipe: PurifierRecipe, photos: Photos, pairs: Tensor, features: nn.Module, device: torch.device
+        self, recipe: PurifierRecipe, photos: Photos, pairs: Tensor, features: VGG16Features, device: torch.device
     ) -> None:
-        if not isinstance(features, VGG16Features):
-            raise DataError(f"{recipe.feature_network!r} is no feature network")
         self.recipe, self.photos, self.pairs, self.device = recipe, photos, pairs, device
         self.total = recipe.steps
         torch.manual_seed(recipe.seed)
@@ -87,7 +84,9 @@ class PurifierTraining:
         loss = recipe.pixel_weight * losses["pixel"]
         if recipe.feature_weight or recipe.prediction_weight:
             losses |= self._perceptual_losses(purified, clean)
-            loss = loss + recipe.feature_weight * losses["feature"] + recipe.prediction_weight * losses["prediction"]
+            loss = loss + recipe.feature_weight * losses["feature"]
+        if recipe.prediction_weight:
+            loss = loss + recipe.prediction_weight * losses["prediction"]
         if recipe.adversarial_weight and number >= recipe.adversarial_from * self.total:
             losses["critic"] = self._critic_step(purified.detach(), clean)
             losses["adversarial"] = self._adversarial_loss(purified, clean)
@@ -100,18 +99,18 @@ class PurifierTraining:
         return {name: value.item() for name, value in losses.items()}
 
     def _perceptual_losses(self, purified: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        """Feature distance and prediction shift, on a share of the batch."""
+        """Feature distance and, where it counts, prediction shift, on a share of the batch."""
         share = max(1, round(len(clean) * self.recipe.feature_share))
         with self._autocast():
             with torch.no_grad():
                 wanted = self.features.extract(clean[:share])
-                answer = self.features.head(wanted)
             given = self.features.extract(purified[:share])
-            shifted = self.features.head(given)
-        return {
-            "feature": feature_distance(given.float(), wanted.float()),
-            "prediction": prediction_shift(shifted.float(), answer.float()),
-        }
+            losses = {"feature": feature_distance(given.float(), wanted.float())}
+            if self.recipe.prediction_weight:
+                with torch.no_grad():
+                    answer = self.features.classify(wanted)
+                losses["prediction"] = prediction_shift(self.features.classify(given).float(), answer.float())
+        return losses
 
     def _critic_step(self, purified: Tensor, clean: Tensor) -> Tensor:
         with self._autocast():

@@ -102,6 +102,11 @@ class PurifierRecipe(Recipe):
     default_mode: str = "static"
     adversaries: AdversaryRecipe = AdversaryRecipe()
 
+    @property
+    def needs_predictions(self) -> bool:
+        """Whether the feature network must have a head."""
+        return self.prediction_weight > 0 or "prediction" in self.adversaries.kinds
+
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 

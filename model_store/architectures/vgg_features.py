@@ -1,7 +1,8 @@
 """The feature network that self-supervised perturbations attack: VGG-16 up to conv3-3, after its ReLU.
 
 ``features.0`` to ``features.14`` carry torchvision's names and, at ``width`` 1, its shapes, so the official
-ImageNet weights drop in. The head exists only to train the trunk where those weights cannot be had.
+ImageNet weights drop in. The head exists only to train the trunk where those weights cannot be had, and then also
+tells what the network takes an image for; ``classes`` None leaves it out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from model_store.architectures.normalise import Normalise
 class VGG16Features(nn.Module):
     """VGG-16 (Simonyan & Zisserman, 2015) to conv3-3. NCHW in [0,1] to logits; ``extract`` gives the features."""
 
-    def __init__(self, classes: int = 10, width: float = 1.0) -> None:
+    def __init__(self, classes: int | None = 10, width: float = 1.0) -> None:
         super().__init__()
         one, two, three = (round(width * channels) for channels in (64, 128, 256))
         self.normalise = Normalise()
@@ -25,24 +26,34 @@ class VGG16Features(nn.Module):
             layers += [nn.MaxPool2d(2)] if pool else []
             inputs = outputs
         self.features = nn.Sequential(*layers)
-        self.head = nn.Sequential(
-            nn.MaxPool2d(2),
-            nn.Conv2d(three, 2 * three, 3, stride=2, padding=1),
-            nn.BatchNorm2d(2 * three),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(2 * three, classes),
-        )
+        self.head = None if classes is None else self._head(three, classes)
         for module in self.features:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    @staticmethod
+    def _head(inputs: int, classes: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.MaxPool2d(2),
+            nn.Conv2d(inputs, 2 * inputs, 3, stride=2, padding=1),
+            nn.BatchNorm2d(2 * inputs),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(2 * inputs, classes),
+        )
 
     def extract(self, images: Tensor) -> Tensor:
         """Features (N, 256 x width, H/4, W/4) of conv3-3 after the ReLU, for images in [0,1]."""
         out: Tensor = self.features(self.normalise(images))
         return out
 
-    def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.head(self.extract(images))
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits (N, classes) of what ``extract`` gave. Raises TypeError for a network without a head."""
+        if self.head is None:
+            raise TypeError("this feature network has no head, so it makes no predictions")
+        out: Tensor = self.head(features)
         return out
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classify(self.extract(images))
