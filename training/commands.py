@@ -24,7 +24,7 @@ from training.purifier import PurifierTraining
 from training.recipe import AnyRecipe, PurifierRecipe, SupervisedRecipe, read_recipe
 from training.supervised import SupervisedTraining
 
-ONLY_IN_THE_CARD = frozenset({"save_every", "modes", "default_mode", "short_side"})
+ONLY_IN_THE_CARD = frozenset({"save_every", "modes", "default_mode", "short_side", "limits"})
 
 
 def configure_train(parser: argparse.ArgumentParser) -> None:

@@ -82,6 +82,7 @@ def purifier_card(recipe: PurifierRecipe, photos: Photos) -> Card:
         recipe=recipe.model_dump(mode="json"),
         code_revision=code_revision(),
         limits=(
+            *recipe.limits,
             "An attacker who knows the purifier and differentiates through it still wins: see the adaptive figures.",
             "Bounded pixel perturbations only: no patches, no geometric changes, no corrupted labels.",
         ),

@@ -78,7 +78,7 @@ class AdversaryRecipe(BaseModel):
 
 
 class PurifierRecipe(Recipe):
-    """The purifier: what it sees, how much noise, and how the losses are weighed.
+    """The purifier: what it sees, how much noise, and how the losses are weighed; ``limits`` goes into its card.
 
     ``noise_high`` (in [0,1] pixel units): each photo's noise std is noise_high * u ** noise_power, u uniform in
     [0,1]; a power under 1 leans towards heavy noise. ``adversary_share`` of each batch comes from the bank.
@@ -101,6 +101,7 @@ class PurifierRecipe(Recipe):
     modes: dict[str, dict[str, Any]] = {}
     default_mode: str = "static"
     adversaries: AdversaryRecipe = AdversaryRecipe()
+    limits: tuple[str, ...] = ()
 
     @property
     def needs_predictions(self) -> bool:
