@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from service.batcher import Batcher
-from service.errors import DeadlineExceededError, EngineStoppedError, OutOfDeviceMemoryError, OverloadedError
-from service.isolation import run_isolated
+from service.errors import DeadlineExceededError, EngineStoppedError, OverloadedError
 
 
 class Device:
@@ -30,8 +29,6 @@ class Device:
         self.batches.append(list(members))
         if "bad" in members:
             raise ValueError("bad member")
-        if sum(isinstance(member, int) for member in members) > 2 and "small" in members:
-            raise OutOfDeviceMemoryError("too many")
         return [f"done {member}" for member in members]
 
 
@@ -153,19 +150,6 @@ def test_a_device_that_always_raises_answers_everybody_and_the_loop_goes_on() ->
         assert (await submit(1)).result == "done 1"
 
     with_batcher(device, scenario)
-
-
-def test_out_of_memory_splits_in_halves_until_it_fits() -> None:
-    device = Device()
-    outcomes = run_isolated(device.run, ["small", 1, 2, 3])
-    assert outcomes == ["done small", "done 1", "done 2", "done 3"]
-    assert device.batches == [["small", 1, 2, 3], ["small", 1], [2, 3]]
-
-
-def test_a_run_that_answers_too_few_strands_nobody() -> None:
-    outcomes = run_isolated(lambda members: members[:1], [1, 2])
-    assert outcomes == [1, 2]
-    assert isinstance(run_isolated(lambda _: [], [1])[0], RuntimeError)
 
 
 def test_a_storm_of_cancellations_leaves_the_loop_running() -> None:
