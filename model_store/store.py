@@ -9,7 +9,6 @@ import errno
 import hashlib
 import itertools
 import os
-import shutil
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -146,11 +145,6 @@ class ModelStore:
         scratch = self.root / card.name / f".{CARD}.new"
         _write_durably(scratch, card_text(card).encode())
         scratch.replace(self.root / card.name / CARD)
-
-    def remove(self, name: str) -> None:
-        """Delete a published model. Raises UnknownModelError."""
-        self.card(name)
-        shutil.rmtree(self.root / name)
 
 
 def card_text(card: Card) -> str:

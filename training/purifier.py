@@ -1,6 +1,6 @@
 """The purifier: undo perturbations and Gaussian noise, judged by pixels, features, predictions and a critic.
 
-Naseer et al., CVPR 2020 train on SSP adversaries alone, features first. Measured here, that leaves small and other
+Naseer et al., CVPR 2020 train on SSP adversaries alone, features first. That tends to leave small and other
 perturbations in place; what is drowned in noise and then rebuilt survives far better. So each photo is a clean or
 an attacked one, gets Gaussian noise of a random strength on top, and the clean photo is the target.
 """

@@ -35,7 +35,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "nrp": Architecture(NRP, "purifier", "published RRDB purifier, 23 blocks, 16.55 M parameters"),
         "nrp_resg": Architecture(NRPResG, "purifier", "published residual purifier, 23 blocks, 1.70 M parameters"),
         "nrp_lite": Architecture(NrpLite, "purifier", "U-Net on pixel-unshuffled input, for the CPU"),
-        "resnet_small": Architecture(ResNetSmall, "classifier", "narrow pre-activation-free ResNet with basic blocks"),
+        "resnet_small": Architecture(ResNetSmall, "classifier", "narrow ResNet-18"),
         "mobilenet_v3_small": Architecture(MobileNetV3Small, "classifier", "torchvision's MobileNetV3-Small"),
         "vgg16_conv3_3": Architecture(VGG16Features, "feature-network", "VGG-16 up to conv3-3, after the ReLU"),
     }
