@@ -4,7 +4,7 @@ DATA ?= ../shared/data
 STORE ?= model_store/weights
 BIN := .venv/bin
 
-.PHONY: serve test check train evaluate clean
+.PHONY: serve test check train victims evaluate suite clean
 
 serve: .venv/.runtime
 	$(BIN)/nrp serve
@@ -23,6 +23,16 @@ train: .venv/.runtime
 	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace
 	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe classifier-mobilenet
 	$(BIN)/nrp train purifier $(DATA)/imagenette2-160/train --store $(STORE) --replace
+	$(BIN)/nrp train segmenter $(DATA)/camvid --store $(STORE) --replace
+	$(BIN)/nrp train detector $(DATA)/bccd --store $(STORE) --replace
+
+# The victims and generators that only the paper's tables need: they are not shipped.
+victims: .venv/.runtime
+	for recipe in vgg attention robust; do \
+	  $(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe classifier-$$recipe || exit; \
+	done
+	$(BIN)/nrp train perturber $(DATA)/imagenette2-160/train --store $(STORE) --replace
+	$(BIN)/nrp train perturber $(DATA)/camvid/train/images --store $(STORE) --replace --recipe perturber-camvid
 
 # The figures of the cards again; with EVALUATE=--write-card they are written there.
 evaluate: .venv/.runtime
@@ -31,6 +41,12 @@ evaluate: .venv/.runtime
 	$(BIN)/nrp evaluate purifier nrp-lite --victims imagenette-resnet,imagenette-mobilenet \
 	  --data $(DATA)/imagenette2-160/val --store $(STORE) --modes default,static,published,noise-0.20x4 \
 	  --selection-fraction 0.25 --limit 500 --precision bfloat16 --adaptive-count 60 $(EVALUATE)
+
+# docs/results again: ten minutes for SUITE=quick, an hour or two for SUITE=paper after `make victims`.
+SUITE ?= quick
+suite: .venv/.evaluate
+	$(BIN)/nrp evaluate --suite $(SUITE) --card --store $(STORE) \
+	  --data $(DATA)/imagenette2-160/val --data $(DATA)/camvid --data $(DATA)/bccd
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
@@ -44,6 +60,11 @@ clean:
 	$(BIN)/pip install --no-deps --no-build-isolation --editable .
 	touch $@
 
-.venv/.dev: .venv/.runtime requirements/dev.txt
+.venv/.evaluate: .venv/.runtime requirements/evaluate.txt
+	$(BIN)/pip install --requirement requirements/evaluate.txt
+	touch $@
+
+.venv/.dev: .venv/.evaluate requirements/dev.txt requirements/peers.txt
 	$(BIN)/pip install --requirement requirements/dev.txt
+	$(BIN)/pip install --no-deps --requirement requirements/peers.txt
 	touch $@

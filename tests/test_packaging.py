@@ -13,6 +13,7 @@ import tomllib
 from importlib.metadata import distribution
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -23,7 +24,10 @@ from ruamel.yaml import YAML
 import nrp
 
 ROOT = Path(nrp.__file__).parent
-RUNTIME, DEV = ROOT / "requirements" / "runtime.txt", ROOT / "requirements" / "dev.txt"
+REQUIREMENTS = ROOT / "requirements"
+RUNTIME, EVALUATE, DEV = (REQUIREMENTS / f"{name}.txt" for name in ("runtime", "evaluate", "dev"))
+PEERS = REQUIREMENTS / "peers.txt"
+ON_TOP_OF = MappingProxyType({EVALUATE: RUNTIME, DEV: EVALUATE})
 PIN = re.compile(r'[a-z0-9-]+(\.[a-z0-9-]+)*==[0-9][0-9a-z.]*( ; platform_system == "Linux")?')
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
@@ -56,11 +60,17 @@ def pulled_in(requirements: list[str]) -> set[str]:
     return {name for name, *_ in done}
 
 
-@pytest.mark.parametrize("path", [RUNTIME, DEV], ids=lambda path: path.name)
+def asked_for(extra: str) -> list[str]:
+    """What pyproject asks for; an extra's mention of the project itself stands for other extras."""
+    wanted = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
+    return [line for line in wanted if Requirement(line).name != PROJECT["name"]]
+
+
+@pytest.mark.parametrize("path", [RUNTIME, EVALUATE, DEV, PEERS], ids=lambda path: path.name)
 def test_requirements_are_exact_pins_and_nothing_else(path: Path) -> None:
     pinned = lines(path)
-    if path == DEV:
-        assert pinned.pop(0) == "-r runtime.txt"
+    if path in ON_TOP_OF:
+        assert pinned.pop(0) == f"-r {ON_TOP_OF[path].name}"
     assert pinned == sorted(pinned, key=lambda line: line.split("==")[0])
     assert [line for line in pinned if not PIN.fullmatch(line)] == []
 
@@ -74,14 +84,19 @@ def test_what_is_no_pin_would_be_seen(line: str) -> None:
 
 def test_no_package_is_pinned_twice() -> None:
     names = [
-        canonicalize_name(Requirement(line).name) for path in (RUNTIME, DEV) for line in lines(path) if "==" in line
+        canonicalize_name(Requirement(line).name) for path in (RUNTIME, EVALUATE, DEV, PEERS) for line in lines(path) if "==" in line
     ]
     assert len(names) == len(set(names))
 
 
 def test_the_pins_satisfy_what_the_project_asks_for() -> None:
-    for extra, paths in (("", (RUNTIME,)), ("dev", (RUNTIME, DEV))):
-        wanted = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
+    for extra, paths in (
+        ("", (RUNTIME,)),
+        ("evaluate", (RUNTIME, EVALUATE)),
+        ("art", (RUNTIME, EVALUATE, DEV)),
+        ("dev", (RUNTIME, EVALUATE, DEV)),
+    ):
+        wanted = asked_for(extra)
         for requirement in map(Requirement, wanted):
             pin = pins(*paths)[canonicalize_name(requirement.name)]
             (exact,) = pin.specifier
@@ -90,7 +105,8 @@ def test_the_pins_satisfy_what_the_project_asks_for() -> None:
 
 def test_every_package_that_these_pull_in_is_pinned_too() -> None:
     assert pulled_in(PROJECT["dependencies"]) <= set(pins(RUNTIME))
-    assert pulled_in(PROJECT["optional-dependencies"]["dev"]) <= set(pins(RUNTIME, DEV))
+    assert pulled_in(asked_for("evaluate")) <= set(pins(RUNTIME, EVALUATE))
+    assert pulled_in([*asked_for("art"), *asked_for("dev")]) <= set(pins(RUNTIME, EVALUATE, DEV))
 
 
 def test_nothing_is_pinned_for_the_service_that_it_does_not_need() -> None:
@@ -101,7 +117,7 @@ def test_nothing_is_pinned_for_the_service_that_it_does_not_need() -> None:
 def test_the_packages_under_test_are_the_pinned_ones() -> None:
     differing = {
         name: installed_version(name)
-        for name, pin in pins(RUNTIME, DEV).items()
+        for name, pin in pins(RUNTIME, EVALUATE, DEV, PEERS).items()
         if here(pin) and not pin.specifier.contains(installed_version(name))
     }
     assert not differing
@@ -121,7 +137,8 @@ def test_the_changelog_begins_with_this_version() -> None:
 
 def pip_lines(text: str) -> list[str]:
     found = re.findall(r"pip install (.*)", text)
-    return [line.replace("--editable ", "") for line in found if "dev.txt" not in line]
+    beyond = ("evaluate.txt", "dev.txt", "peers.txt")
+    return [line.replace("--editable ", "") for line in found if not line.endswith(beyond)]
 
 
 def test_the_image_is_installed_as_make_installs() -> None:
