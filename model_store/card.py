@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model_store.inference import InferenceMode
 
-Task = Literal["purifier", "classifier", "feature-network"]
+Task = Literal["purifier", "classifier", "feature-network", "segmenter", "detector", "perturber"]
 Precision = Literal["float32", "float16"]
 
 
@@ -52,6 +52,13 @@ class Figure(_Part):
     note: str = ""
 
 
+class Cost(_Part):
+    """What a training took: wall-clock seconds, all resumed parts added up, on ``hardware``."""
+
+    seconds: float = Field(ge=0)
+    hardware: str
+
+
 class Inference(_Part):
     """How a purifier is run: the named modes and which of them is the default."""
 
@@ -79,6 +86,7 @@ class Card(_Part):
     labels: tuple[str, ...] = ()
     inference: Inference | None = None
     training_data: tuple[Source, ...] = ()
+    training_cost: Cost | None = None
     licence: str = ""
     recipe: dict[str, Any] = {}
     code_revision: str = ""

@@ -8,6 +8,7 @@ tells what the network takes an image for; ``classes`` None leaves it out.
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torchvision.models.vgg import make_layers
 
 from model_store.architectures.normalise import Normalise
 
@@ -57,3 +58,22 @@ class VGG16Features(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classify(self.extract(images))
+
+
+class VGGSmall(nn.Module):
+    """VGG-11 with batch norm (Simonyan & Zisserman, 2015) of ``width``. NCHW in [0,1] to logits (N, classes).
+
+    One linear layer on the averaged features stands for the original's three, which hold most of its parameters.
+    """
+
+    def __init__(self, classes: int, width: float = 0.5) -> None:
+        super().__init__()
+        layout: tuple[int | str, ...] = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512)
+        scaled = [round(width * part) if isinstance(part, int) else part for part in layout]
+        self.normalise = Normalise()
+        self.features = make_layers(scaled, batch_norm=True)
+        self.head = nn.Linear(round(width * 512), classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.head(self.features(self.normalise(images)).mean(dim=(2, 3)))
+        return out

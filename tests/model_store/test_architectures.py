@@ -15,17 +15,24 @@ from model_store.store import ModelStore
 # Arguments that make each architecture small; an architecture without a line here is not tested, and fails below.
 TINY = MappingProxyType(
     {
+        "cda_generator": {"width": 4, "blocks": 1},
         "identity": {},
         "nrp": {"blocks": 2, "features": 8, "growth": 4},
         "nrp_resg": {"blocks": 2, "features": 8},
         "nrp_lite": {"widths": [8, 8], "encoder": [1, 1], "decoder": [1]},
         "resnet_small": {"classes": 3, "widths": [8, 8, 8, 8], "blocks": 1},
         "mobilenet_v3_small": {"classes": 3},
+        "vgg_small": {"classes": 3, "width": 0.0625},
+        "conv_attention": {"classes": 3, "widths": [8, 8, 8], "depth": 1, "heads": 2},
         "vgg16_conv3_3": {"classes": 3, "width": 0.125},
+        "segnet_basic": {"classes": 3, "width": 4, "kernel": 3},
+        "retinanet_small": {"classes": 3, "widths": [8, 8, 8, 8], "blocks": 1, "channels": 8},
     }
 )
 PURIFIERS = sorted(name for name, architecture in ARCHITECTURES.items() if architecture.task == "purifier")
-OTHERS = sorted(set(ARCHITECTURES) - set(PURIFIERS))
+DETECTORS = {name for name, architecture in ARCHITECTURES.items() if architecture.task == "detector"}
+ONE_ROW = ("classifier", "feature-network")
+OTHERS = sorted(name for name, architecture in ARCHITECTURES.items() if architecture.task in ONE_ROW)
 
 
 def disturbed(name: str) -> nn.Module:
@@ -83,10 +90,11 @@ def test_published_and_loaded_again_a_module_answers_the_same(name: str, store: 
     images = torch.rand(2, 3, 32, 32)
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
-    assert torch.equal(loaded(images), module(images))
+    torch.testing.assert_close(loaded(images), module(images), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - {"identity"}))
+# The tanh of a disturbed generator saturates: its own test has another.
+@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - {"identity", "cda_generator"} - DETECTORS))
 def test_a_gradient_reaches_the_input(name: str) -> None:
     images = torch.rand(1, 3, 32, 32, requires_grad=True)
     (gradient,) = torch.autograd.grad(disturbed(name)(images).sum(), images)
