@@ -3,6 +3,7 @@
 NrpError
 └─ EvaluationError       a measurement cannot be made as asked
    ├─ PhotoFolderError   the labelled folder is missing, holds the wrong classes, or a photo cannot be decoded
+   ├─ AttackError        an attack cannot be made as asked
    ├─ VictimError        a model cannot serve in the part it was named for
    └─ CacheError         a cached result is damaged or of another run
 """
@@ -18,6 +19,10 @@ class EvaluationError(NrpError):
 
 class PhotoFolderError(EvaluationError):
     """The labelled folder, or a photo in it, cannot be used."""
+
+
+class AttackError(EvaluationError):
+    """An attack lacks what it needs, or its settings make no attack."""
 
 
 class VictimError(EvaluationError):
