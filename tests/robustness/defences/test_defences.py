@@ -8,7 +8,8 @@ from torch import Tensor
 from model_store.architectures import build
 from model_store.inference import STATIC, InferenceMode, PurifierDraws
 from model_store.pixels import bytes_to_image, image_to_bytes, to_8bit, to_bytes
-from robustness.defences import BASELINES, Defence, Jpeg, Median, NoDefence, Purification, TotalVariation
+from robustness.defences import BASELINES, BitDepth, Defence, Jpeg, Median, NoDefence, Purification, TotalVariation
+from robustness.errors import EvaluationError
 
 
 def photos(count: int = 2, height: int = 17, width: int = 24) -> Tensor:
@@ -53,11 +54,35 @@ def test_a_neighbour_in_the_batch_changes_nothing(defence: Defence) -> None:
     assert torch.equal(defence.draws(images, [7, 8, 9])[1:2], alone)
 
 
+@pytest.mark.parametrize("defence", EVERY, ids=lambda d: d.name)
+def test_a_gradient_passes_where_a_defence_says_so_and_nowhere_else(defence: Defence) -> None:
+    images = photos().requires_grad_(True)
+    found = defence.draws(images, [3, 4])
+    passed = found.requires_grad and bool(torch.autograd.grad(found.sum(), images)[0].any())
+    assert passed == defence.differentiable
+
+
+@pytest.mark.parametrize("defence", [Median(), purification(InferenceMode(noise_std=0.1, ball=16.0))])
+def test_the_gradient_that_passes_is_the_true_one(defence: Defence) -> None:
+    images = 0.2 + 0.6 * torch.rand(1, 3, 6, 6)
+    weights, way = torch.rand(1, 1, 3, 6, 6), 1e-4 * torch.randn(images.shape)
+    leaf = images.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad((weights * defence.draws(leaf, [1])).sum(), leaf)
+    moved = (weights * (defence.draws(images + way, [1]) - defence.draws(images, [1]))).sum()
+    assert moved == pytest.approx(float((gradient * way).sum()), abs=2e-5)
+    assert abs(float(moved)) > 1e-4
+
+
 @pytest.mark.parametrize("defence", BASELINES, ids=lambda d: d.name)
-def test_a_baseline_removes_noise_and_keeps_the_picture(defence: Defence) -> None:
+def test_a_baseline_keeps_the_picture(defence: Defence) -> None:
+    images = photos(1, 32, 32)
+    assert 0 < (defence(images) - images).abs().mean() < 0.15
+
+
+@pytest.mark.parametrize("defence", [d for d in BASELINES if not isinstance(d, BitDepth)], ids=lambda d: d.name)
+def test_a_smoothing_baseline_removes_noise(defence: Defence) -> None:
     images = photos(1, 32, 32)
     assert roughness(defence(images)) < roughness(images)
-    assert (defence(images) - images).abs().mean() < 0.15
 
 
 def test_total_variation_10_smooths_more_than_30() -> None:
@@ -78,6 +103,32 @@ def test_the_median_is_pillows_inside_and_repeats_the_border() -> None:
     assert torch.equal(to_bytes(Median()(images))[0, :, 1:-1, 1:-1], expected[:, 1:-1, 1:-1])
     corner = torch.tensor([[0.0, 0.2], [0.4, 0.8]]).expand(1, 3, 2, 2)
     assert torch.equal(Median()(corner)[0, 0], torch.tensor([[0.2, 0.2], [0.4, 0.4]]))
+
+
+def test_bit_depth_rounds_to_the_nearest_of_its_levels() -> None:
+    images = torch.tensor([0.0, 0.1, 0.17, 0.49, 0.51, 0.9, 1.0]).expand(1, 3, 1, 7)
+    assert torch.equal(BitDepth(1)(images)[0, 0, 0], torch.tensor([0.0, 0, 0, 0, 1, 1, 1]))
+    assert torch.equal(BitDepth(2)(images)[0, 0, 0] * 3, torch.tensor([0.0, 0, 1, 1, 2, 3, 3]))
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_bit_depth_leaves_its_own_levels_and_the_ends_alone(bits: int) -> None:
+    ramp = torch.linspace(0, 1, 3 * 512).view(1, 3, 16, 32)
+    squeezed = BitDepth(bits)(ramp)
+    assert len(squeezed.unique()) == 2**bits
+    assert (squeezed.min(), squeezed.max()) == (0, 1)
+    assert torch.equal(BitDepth(bits)(squeezed), squeezed)
+
+
+def test_eight_bits_are_what_an_upload_has() -> None:
+    images = photos()
+    assert torch.equal(BitDepth(8)(images), images)
+
+
+@pytest.mark.parametrize("bits", [0, 9])
+def test_no_bits_and_too_many_bits_are_refused(bits: int) -> None:
+    with pytest.raises(EvaluationError, match="choose 1 to 8"):
+        BitDepth(bits)
 
 
 def test_the_identity_purifier_changes_no_bit() -> None:
@@ -101,4 +152,5 @@ def test_another_number_of_draws_is_another_identity() -> None:
 
 
 def test_names_tell_defences_apart() -> None:
-    assert [d.name for d in BASELINES] == ["JPEG 75", "JPEG 50", "JPEG 20", "TV 30", "TV 10", "median 3x3"]
+    names = ["JPEG 75", "JPEG 50", "JPEG 20", "TV 30", "TV 10", "median 3x3", "bit depth 4"]
+    assert [d.name for d in BASELINES] == names
