@@ -16,6 +16,7 @@ from torch import Tensor
 from model_store.card import InputConvention
 from model_store.pixels import fit, image_to_bytes, to_bytes, to_float
 from robustness.errors import PhotoFolderError
+from robustness.examples import Examples
 from robustness.progress import Progress
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
@@ -30,30 +31,6 @@ class PhotoFile:
     path: Path
     name: str
     label: int
-
-
-@dataclass(frozen=True)
-class Photos:
-    """``pixels`` uint8 (N, 3, H, W), ``labels`` (N,) int64; ``digest`` is a sha256 over both and the names."""
-
-    pixels: Tensor
-    labels: Tensor
-    names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @property
-    def digest(self) -> str:
-        """What the photos are, for a cache's fingerprint."""
-        hasher = hashlib.sha256("\n".join(self.names).encode())
-        hasher.update(self.labels.numpy().tobytes())
-        hasher.update(self.pixels.numpy().tobytes())
-        return hasher.hexdigest()
-
-    def first(self, count: int) -> Photos:
-        """The first ``count`` photos, all of them if there are fewer."""
-        return Photos(self.pixels[:count], self.labels[:count], self.names[:count])
 
 
 def find_photos(root: Path, folders: Sequence[str]) -> list[PhotoFile]:
@@ -121,7 +98,7 @@ def in_rounds(files: Sequence[PhotoFile], seed: int, limit: int | None = None) -
     return [members[turn] for turn in range(rounds) for members in classes if turn < len(members)]
 
 
-def load_photos(files: Sequence[PhotoFile], convention: InputConvention, progress: Progress) -> Photos:
+def load_photos(files: Sequence[PhotoFile], convention: InputConvention, progress: Progress) -> Examples:
     """Decode ``files`` and bring each to ``convention``, which must fix one size.
 
     Raises PhotoFolderError, naming the file, for a photo that cannot be decoded.
@@ -132,7 +109,7 @@ def load_photos(files: Sequence[PhotoFile], convention: InputConvention, progres
             pixels.append(to_bytes(fit(to_float(image_to_bytes(open_photo(file.path))).unsqueeze(0), convention))[0])
             bar.update()
     labels = torch.tensor([file.label for file in files], dtype=torch.int64)
-    return Photos(torch.stack(pixels), labels, tuple(file.name for file in files))
+    return Examples(torch.stack(pixels), {"labels": labels}, tuple(file.name for file in files))
 
 
 def open_photo(path: Path) -> Image.Image:

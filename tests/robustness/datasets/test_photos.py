@@ -8,11 +8,11 @@ from PIL import Image
 
 from model_store.card import InputConvention
 from model_store.pixels import fit, image_to_bytes, to_bytes, to_float
+from robustness.datasets.photos import PhotoFile, find_photos, in_rounds, keep_part, load_photos
 from robustness.errors import PhotoFolderError
-from robustness.photos import PhotoFile, find_photos, in_rounds, keep_part, load_photos
 from robustness.progress import Progress
 
-FOLDERS = ["n01", "n02", "n03"]
+FOLDERS = ["n00000001", "n00000002", "n00000003"]
 CONVENTION = InputConvention(short_side=16, crop=16)
 
 
@@ -21,8 +21,8 @@ def listed(sizes: tuple[int, ...]) -> list[PhotoFile]:
 
 
 def test_labels_follow_the_folders_of_the_card_not_the_alphabet(data: Path) -> None:
-    files = find_photos(data, ["n03", "n01", "n02"])
-    assert {file.name.split("/")[0]: file.label for file in files} == {"n03": 0, "n01": 1, "n02": 2}
+    files = find_photos(data, [*FOLDERS[2:], *FOLDERS[:2]])
+    assert {file.name.split("/")[0]: file.label for file in files} == {"n00000003": 0, "n00000001": 1, "n00000002": 2}
     assert len(files) == 12
 
 
@@ -34,7 +34,7 @@ def test_a_photo_is_brought_to_the_victims_size_as_the_store_does_it(data: Path)
     with Image.open(files[5].path) as image:
         expected = to_bytes(fit(to_float(image_to_bytes(image))[None], CONVENTION))[0]
     assert torch.equal(photos.pixels[5], expected)
-    assert photos.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert photos.truths["labels"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 
 def test_the_digest_tells_photos_labels_and_names_apart(data: Path) -> None:
@@ -76,29 +76,29 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_or_absent_class_folder_is_named(data: Path) -> None:
-    with pytest.raises(PhotoFolderError, match=r"'n03'.*remove it"):
+    with pytest.raises(PhotoFolderError, match=r"'n00000003'.*remove it"):
         find_photos(data, FOLDERS[:2])
     with pytest.raises(PhotoFolderError, match="no class folder 'n99'"):
         find_photos(data, [*FOLDERS, "n99"])
 
 
 def test_an_empty_class_is_named(data: Path) -> None:
-    for path in (data / "n02").iterdir():
+    for path in (data / "n00000002").iterdir():
         path.unlink()
-    with pytest.raises(PhotoFolderError, match="n02 holds no photo"):
+    with pytest.raises(PhotoFolderError, match="n00000002 holds no photo"):
         find_photos(data, FOLDERS)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n"])
 def test_a_broken_photo_is_named_in_one_line(data: Path, content: bytes) -> None:
-    (data / "n02" / "2.png").write_bytes(content)
-    with pytest.raises(PhotoFolderError, match=r"n02/2\.png cannot be decoded") as caught:
+    (data / "n00000002" / "2.png").write_bytes(content)
+    with pytest.raises(PhotoFolderError, match=r"n00000002/2\.png cannot be decoded") as caught:
         load_photos(find_photos(data, FOLDERS), CONVENTION, Progress(quiet=True))
     assert "\n" not in str(caught.value)
 
 
 def test_a_truncated_photo_is_named(data: Path) -> None:
-    path = data / "n01" / "0.png"
+    path = data / "n00000001" / "0.png"
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(PhotoFolderError, match=r"n01/0\.png cannot be decoded"):
+    with pytest.raises(PhotoFolderError, match=r"n00000001/0\.png cannot be decoded"):
         load_photos(find_photos(data, FOLDERS), CONVENTION, Progress(quiet=True))

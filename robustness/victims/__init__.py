@@ -1,0 +1,1 @@
+"""Victims: models of three tasks, as something to attack and to judge."""

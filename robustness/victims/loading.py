@@ -1,0 +1,74 @@
+"""Loading: a victim of whichever task its card says, and the data it is judged on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from model_store.store import ModelStore
+from robustness.datasets.bccd import read_bccd
+from robustness.datasets.camvid import read_camvid
+from robustness.datasets.photos import Part, find_photos, in_rounds, keep_part, load_photos
+from robustness.datasets.recognise import class_root
+from robustness.errors import VictimError
+from robustness.examples import Examples
+from robustness.progress import Progress
+from robustness.results.row import Task
+from robustness.victims.classification import Classifier, agreeing, load_classifier
+from robustness.victims.detection import Detector, load_detector
+from robustness.victims.segmentation import Segmenter, load_segmenter
+from robustness.victims.victim import Victim
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which photos: ``limit`` in all, from the ``part`` of each class on which choices were, or were not, made."""
+
+    limit: int | None
+    fraction: float
+    part: Part
+    seed: int
+
+
+def load_victim(store: ModelStore, name: str, device: torch.device) -> Victim:
+    """The victim ``name``. Raises UnknownModelError, or VictimError for a model that is nothing to judge."""
+    task = store.card(name).task
+    if task == "classifier":
+        return load_classifier(store, name, device)
+    if task == "segmenter":
+        return load_segmenter(store, name, device)
+    if task == "detector":
+        return load_detector(store, name, device)
+    raise VictimError(f"{name} is a {task}; name classifiers, segmenters or detectors (`nrp models list`)")
+
+
+def task_of(victim: Victim) -> Task:
+    """What a victim is for."""
+    if isinstance(victim, Segmenter):
+        return "segmentation"
+    return "detection" if isinstance(victim, Detector) else "classification"
+
+
+def read_examples(root: Path, victims: tuple[Victim, ...], selection: Selection, progress: Progress) -> Examples:
+    """The test data of ``root`` at the size that ``victims``, all of one task, take.
+
+    Raises PhotoFolderError for data that does not fit, VictimError for victims that do not agree on it.
+    """
+    first = victims[0]
+    if isinstance(first, Classifier):
+        classifiers = tuple(victim for victim in victims if isinstance(victim, Classifier))
+        agreeing(classifiers)
+        return _photos(root, first, selection, progress)
+    sizes = {victim.size for victim in victims if isinstance(victim, Segmenter | Detector)}
+    if len(sizes) > 1:
+        raise VictimError(f"{', '.join(v.name for v in victims)} take images of several sizes; measure them apart")
+    (size,) = sizes
+    return read_camvid(root, "test", size) if isinstance(first, Segmenter) else read_bccd(root, "test", size)
+
+
+def _photos(root: Path, victim: Classifier, selection: Selection, progress: Progress) -> Examples:
+    place = class_root(root) or root  # a victim may have been trained on folders that WordNet does not name
+    files = keep_part(find_photos(place, victim.folders), selection.fraction, selection.part)
+    return load_photos(in_rounds(files, selection.seed, selection.limit), victim.convention, progress)
