@@ -1,0 +1,1 @@
+"""Results: rows of figures as files, and the tables, plots and pages made from them."""
