@@ -47,13 +47,15 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
             "robustness.commands",
             "measure purifiers against attacks",
             (
+                "nrp evaluate --suite quick --data imagenette2-160/val --data camvid --data bccd",
+                "nrp evaluate --card --model my-classifier --data my-photos/val",
                 "nrp evaluate classifier imagenette-resnet --data DIR",
                 "nrp evaluate purifier nrp-lite --victims imagenette-resnet --data DIR --limit 100",
             ),
         ),
         "train": Verb(
             "training.commands",
-            "train a classifier, a feature network or a purifier",
+            "train purifiers, and the models that they are measured with",
             ("nrp train classifier DIR", "nrp train purifier DIR --recipe my.toml --store models"),
         ),
         "models": Verb(

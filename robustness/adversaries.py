@@ -1,25 +1,30 @@
-"""Adversaries: PGD run over many photos, brought to 8 bits, and watched for what would make it a weak attack."""
+"""Adversaries: an attack run over many images, brought to 8 bits, and watched for what would make it a weak one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from model_store.inference import seeded
 from model_store.pixels import to_bytes, to_float
-from robustness.attacks import PGD, Objective
-from robustness.cache import Fingerprint, Tensors
+from robustness.attacks.attack import Attack, Knowledge
+from robustness.cache import Tensors
 from robustness.conditions import Conditions
-from robustness.observations import Scenario
-from robustness.photos import Photos
+from robustness.examples import Examples, Truths, part_of
+from robustness.observations import Attacker, Scenario
 from robustness.progress import Progress
 from robustness.seeds import derive_seed
+from robustness.victims.victim import Victim, on
 
 # float32 cannot hold multiples of 1/255 exactly; a tenth of a level is far above that and far below a breach.
 SLACK = 0.1 / 255
+
+Learn = Callable[[Truths, torch.Generator], Knowledge]
+T = TypeVar("T")
 
 
 class GradientWatch:
@@ -34,7 +39,7 @@ class GradientWatch:
 
     def __call__(self, images: Tensor) -> Tensor:
         """``images`` themselves; their gradient will be seen."""
-        if images.requires_grad:
+        if images.requires_grad and len(images) == len(self.blind):
             images.register_hook(self._see)  # type: ignore[no-untyped-call]
         return images
 
@@ -48,44 +53,41 @@ class GradientWatch:
 
 
 @dataclass(frozen=True)
-class Attack:
-    """PGD against ``logits(generator)``, a differentiable victim whose randomness comes from that generator.
+class Threat:
+    """``attack`` made by someone who knows what ``learn`` gives: a batch's knowledge from its truths and a generator.
 
-    ``victim`` and ``identity`` (whose weights, which randomness) say what is attacked, for names and fingerprints.
+    ``target`` names what the attacker differentiates; ``identity`` says all that it depends on (weights, randomness)
+    for the cache. ``attacker`` is "transfer" when others than the target are judged with it.
     """
 
-    name: str
-    victim: str
+    attack: Attack
+    target: str
     identity: str
-    eps: int
-    iterations: int
-    logits: Callable[[torch.Generator], Objective]
-    targeted: bool = False
+    learn: Learn = field(repr=False)
+    attacker: Attacker = "white box"
 
     @property
     def scenario(self) -> Scenario:
-        """What it does to the photos."""
-        return Scenario(self.name, self.eps)
+        """What it does to the images."""
+        surrogate = self.target if self.attacker == "transfer" else None
+        return Scenario(self.attack.name, int(self.attack.eps), self.attacker, surrogate)
 
     @property
     def title(self) -> str:
         """For progress and warnings."""
-        return f"{self.scenario.title} on {self.victim}"
+        return f"{self.attack.name}, eps {self.attack.eps:g}/255 on {self.target}"
 
     @property
     def label(self) -> str:
         """For file names."""
-        return f"{self.name} eps{self.eps} {self.victim}"
+        return f"{self.attack.name} eps{self.attack.eps:g} {self.target}"
 
-    def fingerprint(self, photos_digest: str, conditions: Conditions) -> Fingerprint:
-        """All that the adversaries depend on."""
+    def fingerprint(self, digest: str, conditions: Conditions) -> Mapping[str, object]:
+        """All that the adversaries of the images with this ``digest`` depend on."""
         return {
-            "attack": self.name,
-            "victim": self.identity,
-            "eps": self.eps,
-            "iterations": self.iterations,
-            "targeted": self.targeted,
-            "photos": photos_digest,
+            "attack": repr(self.attack),
+            "target": self.identity,
+            "images": digest,
             "seed": conditions.seed,
             "batch": conditions.batch,
             "precision": conditions.attack_precision,
@@ -94,38 +96,58 @@ class Attack:
         }
 
 
-def craft(attack: Attack, photos: Photos, conditions: Conditions, progress: Progress) -> Tensors:
-    """Attack every photo: ``pixels`` uint8 like the photos', ``blind`` and ``broken`` (N,) bool.
+def white_box(attack: Attack, victim: Victim) -> Threat:
+    """Someone who holds the victim, and knows of no defence."""
+    return Threat(attack, victim.name, victim.identity, victim.knowledge)
+
+
+def craft(threat: Threat, examples: Examples, conditions: Conditions, progress: Progress) -> Tensors:
+    """Attack every image: ``pixels`` uint8 like the examples', ``blind`` and ``broken`` (N,) bool.
 
     ``broken`` marks an adversary that left its budget or [0,1], or is not finite, before or after the rounding.
     """
     pixels, blind, broken = [], [], []
-    with progress.bar(len(photos)) as bar:
-        for start in range(0, len(photos), conditions.batch):
+    eps = threat.attack.eps
+    with progress.bar(len(examples)) as bar:
+        for start in range(0, len(examples), conditions.batch):
             part = slice(start, start + conditions.batch)
-            images = conditions.floats(photos.pixels[part])
-            labels = photos.labels[part].to(conditions.device)
+            images = conditions.floats(examples.pixels[part])
             watch = GradientWatch(len(images))
-            purpose = ("attack", attack.name, attack.victim, attack.eps, start)
+            purpose = ("attack", threat.attack.name, threat.target, int(eps), start)
             generator = seeded(derive_seed(conditions.seed, *purpose))
-            found = _pgd(attack, watch, conditions, generator)(images, labels, generator)
-            outside = outside_budget(found, images, attack.eps)
+            known = threat.learn(on(conditions.device, part_of(examples.truths, part)), generator)
+            found = threat.attack(images, watched(known, watch, conditions), generator)
+            outside = outside_budget(found, images, eps)
             rounded = to_bytes(found).cpu()
             pixels.append(rounded)
             blind.append(watch.blind)
-            broken.append(outside.cpu() | outside_budget(to_float(rounded), images.cpu(), attack.eps))
+            broken.append(outside.cpu() | outside_budget(to_float(rounded), images.cpu(), eps))
             bar.update(len(images))
     return {"pixels": torch.cat(pixels), "blind": torch.cat(blind), "broken": torch.cat(broken)}
 
 
-def _pgd(attack: Attack, watch: GradientWatch, conditions: Conditions, generator: torch.Generator) -> PGD:
-    victim = attack.logits(generator)
+def watched(known: Knowledge, watch: GradientWatch, conditions: Conditions) -> Knowledge:
+    """The same knowledge, its gradients seen by ``watch`` and its networks run in the attacker's precision."""
 
-    def logits(images: Tensor) -> Tensor:
-        with conditions.attack_autocast():
-            return victim(watch(images))
+    def seen(call: Callable[[Tensor], T] | None) -> Callable[[Tensor], T] | None:
+        if call is None:
+            return None
+        network = call
 
-    return PGD(logits, eps=attack.eps, targeted=attack.targeted, iterations=attack.iterations)
+        def run(images: Tensor) -> T:
+            with conditions.attack_autocast():
+                return network(watch(images))
+
+        return run
+
+    return replace(
+        known,
+        loss=seen(known.loss),
+        targeted_loss=seen(known.targeted_loss),
+        logits=seen(known.logits),
+        features=seen(known.features),
+        activations=seen(known.activations),
+    )
 
 
 def outside_budget(adversaries: Tensor, images: Tensor, eps: float) -> Tensor:
@@ -133,18 +155,3 @@ def outside_budget(adversaries: Tensor, images: Tensor, eps: float) -> Tensor:
     distance = (adversaries - images).abs().flatten(1).amax(dim=1)
     low, high = adversaries.flatten(1).aminmax(dim=1)
     return ~((distance <= eps / 255 + SLACK) & (low >= 0) & (high <= 1))
-
-
-def doubts(attack: Attack, crafted: Tensors) -> list[str]:
-    """Reasons not to trust an attack's result; more than 2 % of the photos, and than two, with a useless gradient."""
-    count = len(crafted["blind"])
-    blind, broken = int(crafted["blind"].sum()), int(crafted["broken"].sum())
-    found = []
-    if broken:
-        found.append(f"{attack.title}: {broken} of {count} adversaries left the budget or are not finite")
-    if blind > max(2, 0.02 * count):
-        found.append(
-            f"{attack.title}: the gradient was zero or not finite for {blind} of {count} photos; "
-            "the attack is weaker than it looks"
-        )
-    return found

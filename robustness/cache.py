@@ -19,7 +19,10 @@ from torch import Tensor
 from robustness.errors import CacheError
 
 # Raise this when the code of an attack, a defence or the judging changes what it computes.
-METHOD = 1
+METHOD = 2
+
+# File systems end a name at 255 bytes; the hash, not the label, is what tells entries apart.
+LONGEST_LABEL = 160
 
 Tensors = dict[str, Tensor]
 Fingerprint = Mapping[str, object]
@@ -37,7 +40,8 @@ class Cache:
         Raises CacheError for an entry that is damaged, carries another fingerprint than its name, or cannot be kept.
         """
         text = json.dumps({"method": METHOD, **fingerprint}, sort_keys=True)
-        path = self.root / f"{label.replace(' ', '-')}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        path = self.root / f"{label.replace(' ', '-')[:LONGEST_LABEL]}-{digest}.safetensors"
         if path.is_file():
             return _read(path, text)
         tensors = make()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 
@@ -24,7 +22,6 @@ from robustness.conditions import Conditions, Precision
 from robustness.defences import Purification
 from robustness.errors import EvaluationError
 from robustness.evaluation import (
-    Bench,
     Plan,
     default_mode,
     defences_with,
@@ -33,13 +30,15 @@ from robustness.evaluation import (
     purifications,
     stages,
 )
-from robustness.photos import find_photos, in_rounds, keep_part, load_photos
+from robustness.judgement import Bench
+from robustness.options import budgets, fraction, names, whole
 from robustness.progress import Progress
 from robustness.rendering import FigureMaker, mode_note, report_text
 from robustness.report import Report, summarise
-from robustness.victims import Victim, load_victims
-
-PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-image")
+from robustness.suite.assembly import versions
+from robustness.suite.commands import configure_suite, run_card_or_suite
+from robustness.victims.classification import Classifier, load_classifiers
+from robustness.victims.loading import Selection, read_examples
 
 # The options that change a figure: shown in the canonical command where they differ from these.
 COMMON_DEFAULTS: Mapping[str, object] = MappingProxyType(
@@ -59,11 +58,12 @@ PURIFIER_DEFAULTS: Mapping[str, object] = MappingProxyType(
 
 def configure_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the sub-verbs and options of `nrp evaluate`."""
-    subjects = parser.add_subparsers(dest="subject", required=True, metavar="purifier|classifier")
+    configure_suite(parser)
+    subjects = parser.add_subparsers(dest="subject", metavar="purifier|classifier", title="one model alone")
     purifier = subjects.add_parser("purifier", help="measure a purifier against attacked classifiers")
     purifier.add_argument("name", help="the purifier's name in the store")
     purifier.add_argument(
-        "--victims", type=_names, required=True, metavar="A,B", help="classifiers to attack and judge with"
+        "--victims", type=names, required=True, metavar="A,B", help="classifiers to attack and judge with"
     )
     _configure_purifier(purifier)
     classifier = subjects.add_parser("classifier", help="measure a classifier's clean accuracy")
@@ -74,24 +74,24 @@ def configure_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _configure_purifier(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--eps", type=_budgets, metavar="E,..", help="budgets in /255, whole numbers (default 4,8)")
-    add("--modes", type=_names, metavar="M,..", help="modes of inference (default: default,static,published)")
+    add("--eps", type=budgets, metavar="E,..", help="budgets in /255, whole numbers (default 4,8)")
+    add("--modes", type=names, metavar="M,..", help="modes of inference (default: default,static,published)")
     add("--attack-precision", choices=("float32", "bfloat16"), help="precision of the attacker's gradients")
-    add("--adaptive-count", type=_whole(0), metavar="N", help="photos for attackers who know the purifier; 0: none")
-    add("--adaptive-steps", type=_whole(1), metavar="N", help="their PGD steps (default 20)")
-    add("--eot", type=_whole(1), metavar="K", help="noise draws a step they average over (default 1)")
+    add("--adaptive-count", type=whole(0), metavar="N", help="photos for attackers who know the purifier; 0: none")
+    add("--adaptive-steps", type=whole(1), metavar="N", help="their PGD steps (default 20)")
+    add("--eot", type=whole(1), metavar="K", help="noise draws a step they average over (default 1)")
     parser.set_defaults(**PURIFIER_DEFAULTS)
 
 
 def _configure_common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", type=Path, required=True, metavar="DIR", help="photos, one folder a class (WordNet ids)")
-    add("--limit", type=_whole(1), metavar="N", help="take N photos, equal numbers a class, chosen by the seed")
-    add("--selection-fraction", type=_fraction, metavar="F", help="share of each class that choices were made on")
+    add("--limit", type=whole(1), metavar="N", help="take N photos, equal numbers a class, chosen by the seed")
+    add("--selection-fraction", type=fraction, metavar="F", help="share of each class that choices were made on")
     add("--part", choices=("rest", "selection"), help="measure the rest (default) or that share")
-    add("--seed", type=_whole(0), help="seed of everything random (default 0)")
+    add("--seed", type=whole(0), help="seed of everything random (default 0)")
     add("--precision", choices=("float32", "bfloat16"), help="what purifier and victims are judged in")
-    add("--batch", type=_whole(1), metavar="N", help="image copies in flight (default 64)")
+    add("--batch", type=whole(1), metavar="N", help="image copies in flight (default 64)")
     add("--write-card", action="store_true", help="replace the card's figures with those measured")
     add("--json", action="store_true", help="print the result as JSON instead of tables")
     add("--output", type=Path, metavar="DIR", help="where evaluation.json goes (default runs/evaluate/NAME)")
@@ -103,20 +103,23 @@ def _configure_common(parser: argparse.ArgumentParser) -> None:
 
 def run_evaluate(args: argparse.Namespace) -> int:
     """Measure, print, write ``evaluation.json`` and, if asked, the card. Returns 0; raises NrpError."""
+    if args.subject is None:
+        return run_card_or_suite(args)
     began = time.monotonic()
     store, device = ModelStore(args.store), device_named(args.device)
     output = args.output or Path("runs") / "evaluate" / args.name
     purifying = args.subject == "purifier"
-    victims = load_victims(store, args.victims if purifying else [args.name], device)
+    victims = load_classifiers(store, args.victims if purifying else [args.name], device)
     purified = purifications(store.load(args.name), args.modes, device) if purifying else ()
     plan = Plan(args.eps, args.adaptive_count, args.adaptive_steps, args.eot) if purifying else None
     progress = Progress()
     progress.plan(1 + (stages(plan, len(victims), len(defences_with(purified))) if plan else 1))
     bench = _bench(args, victims, device, output, progress)
-    report = summarise(measure_purifier(bench, purified, plan) if plan else measure_classifier(bench))
+    measured = measure_purifier(bench, victims, purified, plan) if plan else measure_classifier(bench, victims[0])
+    report = summarise(measured)
     card = store.card(args.name)
     figures = FigureMaker(canonical_command(args), args.seed, _notes(card, purified)).figures(report)
-    result = _result(args, bench, purified, report, time.monotonic() - began)
+    result = _result(args, bench, victims, purified, report, time.monotonic() - began)
     _write(output / "evaluation.json", result)
     if args.write_card:
         store.rewrite_card(card.model_copy(update={"figures": figures}))
@@ -125,14 +128,14 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
 
 def _bench(
-    args: argparse.Namespace, victims: tuple[Victim, ...], device: torch.device, output: Path, progress: Progress
+    args: argparse.Namespace, victims: tuple[Classifier, ...], device: torch.device, output: Path, progress: Progress
 ) -> Bench:
-    files = keep_part(find_photos(args.data, victims[0].folders), args.selection_fraction, args.part)
     progress.begin("photos")
-    photos = load_photos(in_rounds(files, args.seed, args.limit), victims[0].card.input, progress)
+    selection = Selection(args.limit, args.selection_fraction, args.part, args.seed)
+    photos = read_examples(args.data, victims, selection, progress)
     attack_precision: Precision = getattr(args, "attack_precision", "float32")
     conditions = Conditions(args.seed, args.batch, device, attack_precision, args.precision)
-    return Bench(photos, victims, conditions, Cache(args.cache or output / "cache"), progress)
+    return Bench(photos, conditions, Cache(args.cache or output / "cache"), progress)
 
 
 def canonical_command(args: argparse.Namespace) -> str:
@@ -157,9 +160,14 @@ def _notes(card: Card, purified: tuple[Purification, ...]) -> dict[str, str]:
 
 
 def _result(
-    args: argparse.Namespace, bench: Bench, purified: tuple[Purification, ...], report: Report, seconds: float
+    args: argparse.Namespace,
+    bench: Bench,
+    victims: tuple[Classifier, ...],
+    purified: tuple[Purification, ...],
+    report: Report,
+    seconds: float,
 ) -> dict[str, object]:
-    weights = {victim.name: victim.card.sha256 for victim in bench.victims}
+    weights = {victim.name: victim.identity for victim in victims}
     if purified:
         weights[args.name] = purified[0].weights
     return {
@@ -168,9 +176,9 @@ def _result(
         "command": canonical_command(args),
         "seed": args.seed,
         "device": bench.conditions.device.type,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": versions(),
         "weights_sha256": weights,
-        "photos": {"count": len(bench.photos), "sha256": bench.photos.digest},
+        "photos": {"count": len(bench.examples), "sha256": bench.examples.digest},
         "modes": {p.mode_name: p.mode.model_dump() for p in purified},
         "default_mode": purified[0].mode_name if purified else None,
         "seconds": round(seconds, 1),
@@ -200,39 +208,3 @@ def _write(path: Path, result: dict[str, object]) -> None:
         scratch.replace(path)
     except OSError as error:
         raise EvaluationError(f"{path} cannot be written: {error.strerror}; give another --output") from error
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not names:
-        raise argparse.ArgumentTypeError("give at least one name")
-    return names
-
-
-def _budgets(text: str) -> tuple[int, ...]:
-    try:
-        budgets = tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers like 4,8") from error
-    if not all(1 <= eps <= 255 for eps in budgets):
-        raise argparse.ArgumentTypeError("budgets lie between 1 and 255")
-    return budgets
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
-        return int(text)
-
-    return number
-
-
-def _fraction(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
-    if not 0 <= share < 1:
-        raise argparse.ArgumentTypeError("the fraction lies in [0,1)")
-    return share

@@ -13,10 +13,16 @@ class Progress:
         self.stages = 0
         self._current = 0
         self._name = ""
+        self._section = ""
 
     def plan(self, stages: int) -> None:
         """Say how many stages are to come in all."""
         self.stages = stages
+
+    def section(self, title: str, number: int, of: int) -> None:
+        """Enter a part of a run whose number of stages only the results will tell."""
+        self._section = f"{title} ({number} of {of})"
+        self._current = 0
 
     def begin(self, name: str) -> None:
         """Enter the next stage."""
@@ -25,5 +31,6 @@ class Progress:
 
     def bar(self, total: int, unit: str = "photo") -> tqdm:
         """A bar over ``total`` units of the current stage; a context manager with ``update``."""
-        title = f"[{self._current}/{self.stages}] {self._name}"
+        counted = f"{self._current}/{self.stages}" if self.stages else f"{self._section} {self._current}".strip()
+        title = f"[{counted}] {self._name}"
         return tqdm(total=total, desc=title, unit=unit, disable=self.quiet, leave=False)

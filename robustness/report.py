@@ -15,6 +15,7 @@ from torch import Tensor
 from robustness.defences import Role
 from robustness.intervals import paired, wilson
 from robustness.observations import CLEAN, Measurements, Observation, Scenario
+from robustness.scores import accuracy
 
 AVERAGE = "average of victims"
 LEAST = "least of the adaptive attacks"
@@ -39,7 +40,7 @@ class Accuracy:
     @property
     def scenario(self) -> Scenario:
         """What was done to the photos."""
-        return Scenario(self.attack, self.eps)
+        return Scenario(self.attack, self.eps) if self.eps else CLEAN
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _least(aware: Sequence[Observation]) -> list[Observation]:
         key = (seen.victim, seen.scenario.eps, seen.defence)
         so_far = groups.get(key)
         correct = seen.correct if so_far is None else so_far.correct & seen.correct
-        groups[key] = replace(seen, scenario=Scenario(LEAST, seen.scenario.eps), correct=correct)
+        groups[key] = replace(seen, scenario=Scenario(LEAST, seen.scenario.eps, "aware"), score=accuracy(correct))
     return list(groups.values())
 
 

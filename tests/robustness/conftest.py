@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import argparse
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,12 +13,19 @@ from model_store.card import Card, Inference, InputConvention
 from model_store.inference import STATIC, InferenceMode
 from model_store.pixels import bytes_to_image, image_to_bytes, to_bytes, to_float
 from model_store.store import ModelStore
-from robustness.commands import configure_evaluate
+from robustness.cache import Cache
+from robustness.conditions import Conditions
+from robustness.examples import Examples
+from robustness.judgement import Bench
+from robustness.progress import Progress
+from robustness.surrogates import Surrogate, load_surrogate
+from robustness.victims.classification import Classifier, load_classifiers
 
-FOLDERS = ["n01", "n02", "n03"]
+FOLDERS = ["n00000001", "n00000002", "n00000003"]
 PER_CLASS = 4
 CONVENTION = InputConvention(short_side=16, crop=16)
 VICTIM = {"classes": 3, "widths": [4, 4], "blocks": 1}
+CPU = torch.device("cpu")
 
 
 def photo(label: int, generator: torch.Generator) -> Image.Image:
@@ -39,7 +44,7 @@ def trained_victim(seed: int) -> torch.nn.Module:
     optimiser = torch.optim.Adam(module.parameters(), 0.02)
     for _ in range(25):
         optimiser.zero_grad()
-        F.cross_entropy(module(images), labels).backward()
+        torch.autograd.backward(F.cross_entropy(module(images), labels))
         optimiser.step()
     return module.eval()
 
@@ -66,6 +71,10 @@ def built_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     modes = {"heavy": InferenceMode(noise_std=0.1, draws=3)}
     noisy = plain.model_copy(update={"name": "noisy", "inference": Inference(default="heavy", modes=modes)})
     store.publish(noisy, build("identity"))
+    torch.manual_seed(2)
+    shape = {"classes": 3, "width": 0.0625}
+    features = Card(name="features", summary="s", task="feature-network", architecture="vgg16_conv3_3", arguments=shape)
+    store.publish(features, build("vgg16_conv3_3", shape))
     return store.root
 
 
@@ -87,14 +96,26 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "val"
 
 
+@pytest.fixture(scope="session")
+def examples() -> Examples:
+    """Twelve photos at the victims' size, one class after another in turn."""
+    generator = torch.Generator().manual_seed(7)
+    labels = torch.arange(12) % 3
+    pixels = torch.stack([image_to_bytes(photo(int(y), generator))[:, :16, :16] for y in labels])
+    return Examples(pixels, {"labels": labels}, tuple(f"{i}.png" for i in range(12)))
+
+
+@pytest.fixture(scope="session")
+def victims(built_store: Path) -> tuple[Classifier, ...]:
+    return load_classifiers(ModelStore(built_store), ["victim-a", "victim-b"], CPU)
+
+
+@pytest.fixture(scope="session")
+def surrogate(built_store: Path) -> Surrogate:
+    return load_surrogate(ModelStore(built_store), "features", CPU)
+
+
 @pytest.fixture
-def arguments(store: ModelStore, data: Path, tmp_path: Path) -> Callable[..., argparse.Namespace]:
-    """Parse a command line of ``nrp evaluate`` with the test's store, data and output filled in."""
-
-    def parse(*words: str) -> argparse.Namespace:
-        parser = argparse.ArgumentParser()
-        configure_evaluate(parser)
-        common = ["--store", str(store.root), "--data", str(data), "--output", str(tmp_path / "out")]
-        return parser.parse_args([*words[:2], *common, *words[2:]])
-
-    return parse
+def bench(examples: Examples, tmp_path: Path) -> Bench:
+    """The twelve photos and an empty cache."""
+    return Bench(examples, Conditions(0, 5, CPU), Cache(tmp_path / "cache"), Progress(quiet=True))

@@ -69,3 +69,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CacheError, match="cannot be written"):
         Cache(tmp_path / "file" / "cache").recall("a", {}, Maker())
+
+
+def test_a_label_too_long_for_a_file_system_is_cut_and_still_found(tmp_path: Path) -> None:
+    cache, maker = Cache(tmp_path), Maker()
+    label = "PGD on " + ", ".join(f"imagenette-resnet-{number}" for number in range(30))
+    cache.recall(label, {"seed": 0}, maker)
+    cache.recall(label, {"seed": 0}, maker)
+    cache.recall(label, {"seed": 1}, maker)
+    assert maker.calls == 2
+    assert all(len(f".{path.name}.new") <= 255 for path in tmp_path.iterdir())

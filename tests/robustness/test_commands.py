@@ -4,27 +4,49 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from model_store.errors import NrpError
 from model_store.store import ModelStore
-from robustness import evaluation
-from robustness.commands import canonical_command, run_evaluate
+from robustness.adversaries import Threat, craft
+from robustness.cache import Tensors
+from robustness.commands import canonical_command, configure_evaluate, run_evaluate
+from robustness.conditions import Conditions
+from robustness.defences import Defence
+from robustness.examples import Examples
+from robustness.judgement import Bench, Trial, judge
+from robustness.observations import Observation
+from robustness.progress import Progress
 
 Parse = Callable[..., argparse.Namespace]
 
 VICTIMS = ("--victims", "victim-a,victim-b")
 QUICK = (*VICTIMS, "--eps", "8", "--adaptive-count", "6", "--adaptive-steps", "2", "--batch", "5")
-METHODS = ("BPDA PGD-2", "full-gradient PGD-2")
+METHODS = ("BPDA PGD-2 untargeted", "full-gradient PGD-2 untargeted")
 
 
-def outcome(tmp_path: Path) -> dict:
-    return json.loads((tmp_path / "out" / "evaluation.json").read_text())
+@pytest.fixture
+def arguments(store: ModelStore, data: Path, tmp_path: Path) -> Parse:
+    """Parse a command line of ``nrp evaluate`` with the test's store, data and output filled in."""
+
+    def parse(*words: str) -> argparse.Namespace:
+        parser = argparse.ArgumentParser()
+        configure_evaluate(parser)
+        common = ["--store", str(store.root), "--data", str(data), "--output", str(tmp_path / "out")]
+        return parser.parse_args([*words[:2], *common, *words[2:]])
+
+    return parse
 
 
-def accuracies(result: dict, defence: str) -> dict[tuple[str, str, int], float]:
+def outcome(tmp_path: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    return result
+
+
+def accuracies(result: dict[str, Any], defence: str) -> dict[tuple[str, str, int], float]:
     return {(r["victim"], r["attack"], r["eps"]): r["correct"] for r in result["accuracies"] if r["defence"] == defence}
 
 
@@ -32,13 +54,12 @@ def accuracies(result: dict, defence: str) -> dict[tuple[str, str, int], float]:
 def crafted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The titles of the attacks that were really run."""
     titles: list[str] = []
-    craft = evaluation.craft
 
-    def counted(attack, *rest):  # noqa: ANN001, ANN002, ANN202
-        titles.append(attack.title)
-        return craft(attack, *rest)
+    def counted(threat: Threat, examples: Examples, conditions: Conditions, progress: Progress) -> Tensors:
+        titles.append(threat.title)
+        return craft(threat, examples, conditions, progress)
 
-    monkeypatch.setattr(evaluation, "craft", counted)
+    monkeypatch.setattr("robustness.judgement.craft", counted)
     return titles
 
 
@@ -58,7 +79,8 @@ def test_a_whole_run_says_what_it_did(arguments: Parse, tmp_path: Path, capsys: 
     result = outcome(tmp_path)
     rows = list(dict.fromkeys(r["defence"] for r in result["accuracies"]))
     purified = ["purifier heavy", "purifier static", "purifier published"]
-    assert rows == ["none", "JPEG 75", "JPEG 50", "JPEG 20", "TV 30", "TV 10", "median 3x3", *purified]
+    baselines = ["JPEG 75", "JPEG 50", "JPEG 20", "TV 30", "TV 10", "median 3x3", "bit depth 4"]
+    assert rows == ["none", *baselines, *purified]
     assert result["default_mode"] == "heavy"
     assert result["photos"]["count"] == 12
     assert set(result["weights_sha256"]) == {"victim-a", "victim-b", "noisy"}
@@ -85,15 +107,13 @@ def test_a_resumed_run_attacks_nothing_anew_and_agrees(arguments: Parse, tmp_pat
 def test_a_killed_run_goes_on_where_it_was(
     arguments: Parse, tmp_path: Path, crafted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = evaluation.judge
-
-    def killed(bench, trial, defence):  # noqa: ANN001, ANN202
+    def killed(bench: Bench, trial: Trial, defence: Defence) -> list[Observation]:
         if trial.scenario.attack == "PGD-10 untargeted" and trial.victims[0].name == "victim-b":
             raise KeyboardInterrupt
         return judge(bench, trial, defence)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "judge", killed)
+        patch.setattr("robustness.evaluation.judge", killed)
         with pytest.raises(KeyboardInterrupt):
             run_evaluate(arguments("purifier", "noisy", *QUICK))
     assert len(crafted) == 4
@@ -127,7 +147,7 @@ def test_adversaries_of_another_run_are_never_used(
         other = store.load("victim-b")
         store.publish(store.card("victim-a"), other.module, replace=True)
     else:
-        (data / "n01" / "0.png").unlink()
+        (data / "n00000001" / "0.png").unlink()
     run_evaluate(arguments(*words))
     assert len(crafted) == (2 if change == "weights" else 4)
 
@@ -223,8 +243,8 @@ def test_a_mistake_is_one_line_that_names_it(arguments: Parse, words: tuple[str,
 
 
 def test_a_folder_of_another_class_and_a_broken_photo_are_named(arguments: Parse, data: Path) -> None:
-    (data / "n02" / "1.png").write_bytes(b"no picture")
-    with pytest.raises(NrpError, match=r"n02/1\.png cannot be decoded"):
+    (data / "n00000002" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(NrpError, match=r"n00000002/1\.png cannot be decoded"):
         run_evaluate(arguments("classifier", "victim-a"))
     (data / "n77").mkdir()
     with pytest.raises(NrpError, match="'n77'"):

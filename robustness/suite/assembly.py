@@ -1,0 +1,87 @@
+"""Assembly: from the options of a suite to the session that measures it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from model_store.store import ModelStore
+from robustness.cache import Cache
+from robustness.conditions import Conditions
+from robustness.datasets.recognise import find_data
+from robustness.defences import BASELINES, NoDefence
+from robustness.errors import VictimError
+from robustness.evaluation import purifications
+from robustness.judgement import Bench
+from robustness.progress import Progress
+from robustness.results.row import Task
+from robustness.suite.recorder import Recorder
+from robustness.suite.session import Arena, Session
+from robustness.suite.sizes import SUITES
+from robustness.surrogates import load_surrogate
+from robustness.victims.loading import Selection, load_victim, read_examples, task_of
+from robustness.victims.victim import Victim
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-image")
+VICTIM_TASKS = frozenset({"classifier", "segmenter", "detector"})
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The options of a suite. ``models`` empty means every victim of the store for whose task there is data."""
+
+    suite: str
+    models: tuple[str, ...]
+    purifier: str
+    modes: tuple[str, ...]
+    surrogate: str
+    data: tuple[Path, ...]
+    limit: int | None
+    selection_fraction: float
+    output: Path
+    command: str
+
+
+def assemble(wanted: Wanted, store: ModelStore, conditions: Conditions, cache: Path, progress: Progress) -> Session:
+    """Load the models and the data. Raises what loading raises, and VictimError for a victim without data."""
+    device = conditions.device
+    sizes = SUITES[wanted.suite]
+    if wanted.limit is not None:
+        sizes = replace(sizes, photos=wanted.limit, aware_photos=min(sizes.aware_photos, wanted.limit))
+    data = find_data(wanted.data)
+    arenas: dict[Task, Arena] = {}
+    for task, victims in _victims(wanted, store, conditions, data).items():
+        selection = Selection(sizes.photos, wanted.selection_fraction, "rest", conditions.seed)
+        progress.begin(f"data for {task}")
+        examples = read_examples(data[task], victims, selection, progress)
+        arenas[task] = Arena(task, Bench(examples, conditions, Cache(cache), progress), victims)
+    if not arenas:
+        raise VictimError(f"{store.root} holds no victim for this data; name one with --model, or train one")
+    folder = wanted.output / "rows"
+    recorder = Recorder(wanted.suite, folder, wanted.command, conditions, versions())
+    purified = purifications(store.load(wanted.purifier), wanted.modes, device)
+    surrogate = load_surrogate(store, wanted.surrogate, device)
+    return Session(sizes, store, arenas, (NoDefence(), *BASELINES), purified, surrogate, recorder)
+
+
+def _victims(
+    wanted: Wanted, store: ModelStore, conditions: Conditions, data: Mapping[Task, Path]
+) -> dict[Task, tuple[Victim, ...]]:
+    names = wanted.models or tuple(card.name for card in store.cards() if card.task in VICTIM_TASKS)
+    found: dict[Task, tuple[Victim, ...]] = {}
+    for name in names:
+        victim = load_victim(store, name, conditions.device)
+        task = task_of(victim)
+        if task in data:
+            found[task] = (*found.get(task, ()), victim)
+        elif wanted.models:
+            raise VictimError(f"{name} is for {task}, but --data holds none for it; add its folder to --data")
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that figures depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

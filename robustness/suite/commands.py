@@ -1,0 +1,108 @@
+"""`nrp evaluate --suite` and `--card`: the measurements that this project publishes, on anyone's models and images."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from model_store.devices import device_named
+from model_store.store import SHIPPED, ModelStore
+from robustness.conditions import Conditions
+from robustness.errors import EvaluationError
+from robustness.options import fraction, names, whole
+from robustness.progress import Progress
+from robustness.results.files import write_lines
+from robustness.suite.assembly import Wanted, assemble
+from robustness.suite.pages import render_card, render_page
+from robustness.suite.run import run_suite
+from robustness.suite.sizes import SUITES
+
+SURROGATE = "imagenette-vgg-features"
+PURIFIER = "nrp-lite"
+MODES = ("default", "static")
+# Options that change a figure, shown in the command where they differ from these.
+DEFAULTS: Mapping[str, object] = MappingProxyType(
+    {"limit": None, "selection_fraction": 0.25, "seed": 0, "batch": 50, "precision": "bfloat16"}
+)
+
+
+def configure_suite(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a suite to `nrp evaluate`."""
+    add = parser.add_argument
+    add("--suite", choices=tuple(SUITES), help="quick: ten minutes of two cores; paper: every table, an hour or two")
+    add("--card", action="store_true", help="write the purifier's defence card, one page, from the suite's rows")
+    add("--model", type=names, default=(), metavar="A,B", help="victims of any task (default: all in the store)")
+    add("--purifier", default=PURIFIER, metavar="NAME", help=f"the purifier to measure (default {PURIFIER})")
+    add("--modes", type=names, default=MODES, metavar="M,..", help="its modes of inference (default default,static)")
+    add("--surrogate", default=SURROGATE, metavar="NAME", help=f"whom transfer attacks follow (default {SURROGATE})")
+    add(
+        "--data", type=Path, action="append", default=[], metavar="DIR", help="test data, or a folder of it; repeatable"
+    )
+    add("--limit", type=whole(1), metavar="N", help="photos to classify, instead of the suite's own number")
+    add("--selection-fraction", type=fraction, metavar="F", help="share of each class to leave out")
+    add("--seed", type=whole(0), help="seed of everything random (default 0)")
+    add("--batch", type=whole(1), metavar="N", help="image copies in flight (default 50)")
+    add("--precision", choices=("float32", "bfloat16"), help="what models are judged in")
+    add("--output", type=Path, metavar="DIR", help="rows, pictures and cache (default runs/evaluate/SUITE)")
+    add("--results", type=Path, default=Path("docs/results"), metavar="DIR", help="where the page goes")
+    add("--store", type=Path, default=SHIPPED, metavar="DIR", help="the model store (default: the shipped one)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
+    parser.set_defaults(**DEFAULTS)
+
+
+def run_card_or_suite(args: argparse.Namespace) -> int:
+    """Measure, write rows, page and card, and say where they are. Raises EvaluationError for a useless command line."""
+    if args.suite is None and not args.card:
+        raise EvaluationError(
+            "say what to measure: --suite quick, --suite paper, --card, or one model alone: nrp evaluate purifier NAME"
+        )
+    if not args.data:
+        raise EvaluationError("give --data with a folder of test data, such as --data imagenette2-160/val")
+    suite = args.suite or "quick"
+    output = args.output or Path("runs") / "evaluate" / suite
+    progress = Progress()
+    device = device_named(args.device)
+    conditions = Conditions(args.seed, args.batch, device, "float32", args.precision)
+    session = assemble(_wanted(args, suite, output), ModelStore(args.store), conditions, output / "cache", progress)
+    run_suite(session, progress)
+    if args.suite is not None:
+        lines = args.results / f"{suite}.jsonl"
+        write_lines(session.recorder.rows, lines)
+        page = render_page(session, args.results, output / "pictures")
+        print(f"{len(session.recorder.rows)} rows in {lines}, shown in {page}; pictures of the data in {output}")
+    if args.card:
+        print(f"{render_card(session, args.results)} written")
+    for warning in session.warnings:
+        print(f"WARNING: {warning}")
+    return 0
+
+
+def _wanted(args: argparse.Namespace, suite: str, output: Path) -> Wanted:
+    return Wanted(
+        suite=suite,
+        models=args.model,
+        purifier=args.purifier,
+        modes=args.modes,
+        surrogate=args.surrogate,
+        data=tuple(args.data),
+        limit=args.limit,
+        selection_fraction=args.selection_fraction,
+        output=output,
+        command=_command(args, suite),
+    )
+
+
+def _command(args: argparse.Namespace, suite: str) -> str:
+    """The command that gives these rows again: no absolute path, nothing that changes no figure."""
+    words = ["nrp", "evaluate", "--suite", suite, "--purifier", args.purifier, "--surrogate", args.surrogate]
+    words += ["--model", ",".join(args.model)] if args.model else []
+    words += ["--modes", ",".join(args.modes)] if args.modes != MODES else []
+    for root in args.data:
+        words += ["--data", (Path(root.name) if root.is_absolute() else root).as_posix()]
+    for option, default in DEFAULTS.items():
+        value = getattr(args, option)
+        words += [f"--{option.replace('_', '-')}", str(value)] if value != default else []
+    return shlex.join(words)

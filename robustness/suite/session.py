@@ -1,0 +1,117 @@
+"""A session: the models, data and defences that a suite measures, and the one way in which it measures them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from model_store.store import ModelStore
+from robustness.adversaries import Threat
+from robustness.defences import Defence, Purification
+from robustness.errors import VictimError
+from robustness.evaluation import doubts
+from robustness.judgement import Bench, Trial, attacked, clean_trial, judge
+from robustness.observations import Observation
+from robustness.results.row import Task
+from robustness.suite.recorder import Evidence, Place, Recorder
+from robustness.suite.sizes import Sizes
+from robustness.surrogates import Surrogate
+from robustness.victims.classification import Classifier
+from robustness.victims.victim import Victim
+
+
+@dataclass(frozen=True)
+class Arena:
+    """The data of one task and the victims that are judged on it."""
+
+    task: Task
+    bench: Bench
+    victims: tuple[Victim, ...]
+
+    def first(self, count: int | None) -> Arena:
+        """The same on the first ``count`` examples, or on all."""
+        if count is None or count >= len(self.bench.examples):
+            return self
+        return replace(self, bench=replace(self.bench, examples=self.bench.examples.first(count)))
+
+    def victim(self, name: str) -> Victim:
+        """The victim of that name. Raises VictimError."""
+        for victim in self.victims:
+            if victim.name == name:
+                return victim
+        known = ", ".join(victim.name for victim in self.victims)
+        raise VictimError(f"no {self.task} victim {name!r} in this run; there are: {known}")
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything a suite needs. ``purified`` are the purifier's modes, its default first; ``surrogate`` is the
+    network that transfer attacks follow; ``warnings`` grows while measuring.
+    """
+
+    sizes: Sizes
+    store: ModelStore
+    arenas: Mapping[Task, Arena]
+    defences: tuple[Defence, ...]
+    purified: tuple[Purification, ...]
+    surrogate: Surrogate
+    recorder: Recorder
+    warnings: list[str] = field(default_factory=list)
+
+    @cached_property
+    def purifier(self) -> str:
+        """The purifier's name in the store."""
+        return next(card.name for card in self.store.cards() if card.sha256 == self.purified[0].weights)
+
+    def classifiers(self) -> tuple[Classifier, ...]:
+        """The classification victims."""
+        arena = self.arenas.get("classification")
+        return tuple(v for v in arena.victims if isinstance(v, Classifier)) if arena else ()
+
+    def clean(self, arena: Arena, victims: Sequence[Victim] | None = None) -> Trial:
+        """The arena's images as they are."""
+        return clean_trial(arena.bench, arena.victims if victims is None else victims)
+
+    def attack(self, arena: Arena, threat: Threat, victims: Sequence[Victim]) -> Trial:
+        """The arena's images after ``threat``; whatever makes it a weak or an unfair attack becomes a warning.
+
+        Surrogates and purifiers are differentiated in the precision of judgement, which is what a defender runs;
+        victims alone in the attacker's.
+        """
+        bench = arena.bench
+        if threat.attacker != "white box":
+            lowered = replace(bench.conditions, attack_precision=bench.conditions.precision)
+            bench = replace(bench, conditions=lowered)
+        trial = attacked(bench, threat, victims)
+        self.warnings.extend(doubts(threat.title, trial))
+        return trial
+
+    def measure(
+        self, arena: Arena, trial: Trial, defences: Iterable[Defence], place: Place, **settings: object
+    ) -> list[Observation]:
+        """Judge ``trial`` behind each of ``defences``, and record it under ``place``."""
+        found: list[Observation] = []
+        for defence in defences:
+            began = time.monotonic()
+            seen = judge(arena.bench, trial, defence)
+            seconds = time.monotonic() - began
+            for observation in seen:
+                evidence = self.evidence(arena, trial, defence, observation.victim, settings, seconds)
+                self.recorder.add(place, arena.task, observation, evidence)
+            found += seen
+        return found
+
+    def evidence(
+        self, arena: Arena, trial: Trial, defence: Defence, victim: str, settings: dict[str, object], seconds: float
+    ) -> Evidence:
+        """What a figure of ``trial`` stands on."""
+        weights = {v.name: v.identity for v in trial.victims if v.name == victim}
+        if trial.scenario.surrogate is not None:
+            weights[trial.scenario.surrogate] = str(trial.fingerprint["target"])
+        if isinstance(defence, Purification):
+            weights[self.purifier] = defence.weights
+        stated = {key: trial.fingerprint[key] for key in ("attack", "precision") if key in trial.fingerprint}
+        data: dict[str, str] = {arena.task: arena.bench.examples.digest}
+        return Evidence({**stated, **settings}, weights, data, seconds)

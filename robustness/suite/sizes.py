@@ -1,0 +1,60 @@
+"""How much a suite measures: counts that fit ten minutes of two cores, and those of the committed tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """``eps`` in /255. ``photos`` are judged against unaware attackers, the first ``aware_photos`` of them against
+    those who know the purifier; ``scenes`` is the same for segmentation and detection, None for all there are.
+
+    ``white`` and ``transfer`` are keys of the registry of attacks. ``heavy_aware`` adds the slow adaptive attacks.
+    """
+
+    eps: tuple[int, ...]
+    photos: int
+    aware_photos: int
+    aware_eps: tuple[int, ...]
+    aware_steps: int
+    scenes: int | None
+    white: tuple[str, ...]
+    transfer: tuple[str, ...]
+    ssp_iterations: int
+    fff_iterations: int
+    heavy_aware: bool
+    paper_tables: bool
+
+
+QUICK = Sizes(
+    eps=(2, 4, 8, 16),
+    photos=50,
+    aware_photos=16,
+    aware_eps=(2, 4, 8, 16),
+    aware_steps=20,
+    scenes=12,
+    white=("FGSM", "MI-FGSM", "PGD-10 untargeted"),
+    transfer=("DIM", "SSP"),
+    ssp_iterations=20,
+    fff_iterations=0,
+    heavy_aware=False,
+    paper_tables=False,
+)
+PAPER = Sizes(
+    eps=(2, 4, 8, 16),
+    photos=100,
+    aware_photos=32,
+    aware_eps=(2, 4, 8, 16),
+    aware_steps=100,
+    scenes=None,
+    white=("FGSM", "R-FGSM", "I-FGSM", "MI-FGSM", "DIM", "DIM-TI", "PGD-10 targeted", "PGD-10 untargeted"),
+    transfer=("MI-FGSM", "DIM", "DIM-TI", "FSA", "SSP", "FFF", "CDA"),
+    ssp_iterations=100,
+    fff_iterations=10_000,
+    heavy_aware=True,
+    paper_tables=True,
+)
+SUITES: Mapping[str, Sizes] = MappingProxyType({"quick": QUICK, "paper": PAPER})

@@ -1,0 +1,114 @@
+"""The paper's tables, measured on this project's models and data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from robustness.adaptive import Through, aware
+from robustness.adversaries import Threat, white_box
+from robustness.attacks.generated import PREFIX
+from robustness.attacks.registry import ATTACKS
+from robustness.defences import Defence, NoDefence
+from robustness.judgement import judge
+from robustness.observations import CLEAN, Observation, Scenario
+from robustness.results.row import Task
+from robustness.suite.recorder import Place
+from robustness.suite.session import Arena, Session
+from robustness.suite.threats import PERTURBERS, generated, named
+from robustness.victims.classification import Classifier, top
+from robustness.victims.victim import Victim
+
+ROBUST = "imagenette-resnet-robust"
+TARGETED = "PGD-10 targeted"
+UNDEFENDED = (NoDefence(),)
+PAPER_EPS = 16
+
+
+def table_1(session: Session, arena: Arena) -> None:
+    """Clean accuracy and accuracy under targeted PGD-10 at 16/255: original, adversarially trained, NRP.
+
+    What the session has no model or mode for gets rows that say so.
+    """
+    plain = next(iter(_plain(session)), None)
+    static, dynamic = (next((p for p in session.purified if p.mode.static is still), None) for still in (True, False))
+    lines: list[tuple[str, Victim | None, Defence | None]] = [("original", plain, NoDefence())]
+    lines += [("adversarial training", robust, NoDefence()) for robust in _robust(session) or (None,)]
+    lines += [("NRP static", plain, static), ("NRP dynamic", plain, dynamic)]
+    attack = ATTACKS[TARGETED](PAPER_EPS)
+    for series, victim, defence in lines:
+        if victim is None or defence is None:
+            _lacking(session, arena, series, victim)
+        else:
+            _attacked(session, arena, series, white_box(attack, victim), victim, defence)
+    series = "NRP dynamic, purifier-aware"
+    if plain is None or dynamic is None:
+        _lacking(session, arena, series, plain)
+    else:
+        # Under the plain attack's name, as in the paper's table: the series says what its author knows.
+        known = replace(aware(attack, dynamic, plain, "BPDA"), attack=Through(attack, TARGETED))
+        _attacked(session, arena, series, known, plain, dynamic)
+
+
+def _attacked(session: Session, arena: Arena, series: str, threat: Threat, victim: Victim, defence: Defence) -> None:
+    for trial in (session.clean(arena, (victim,)), session.attack(arena, threat, (victim,))):
+        session.measure(arena, trial, (defence,), Place("T1", series))
+
+
+def _lacking(session: Session, arena: Arena, series: str, victim: Victim | None) -> None:
+    reason = f"this run had no {'classifier' if victim is None else 'mode of the purifier'} for this line"
+    for scenario in (CLEAN, Scenario(TARGETED, PAPER_EPS)):
+        name = "any" if victim is None else victim.name
+        session.recorder.lack(Place("T1", series), arena.task, scenario, name, NoDefence(), reason)
+
+
+def table_3(session: Session, arena: Arena) -> None:
+    """FSA and SSP at 16/255, transferred from the surrogate to every other classifier."""
+    for key in ("FSA", "SSP"):
+        threat = session.surrogate.threat(named(session, key, PAPER_EPS))
+        trial = session.attack(arena, threat, arena.victims)
+        session.measure(arena, trial, UNDEFENDED, Place("T3"))
+
+
+def table_4(session: Session, arena: Arena) -> None:
+    """SSP against CDA on detection; a row for each generator that the store lacks says so."""
+    for eps in (8, PAPER_EPS):
+        for threat in (session.surrogate.threat(named(session, "SSP", eps)), *generated(session, eps)):
+            session.measure(arena, session.attack(arena, threat, arena.victims), UNDEFENDED, Place("T4"))
+        for name in sorted(set(PERTURBERS) - set(session.store.names())):
+            scenario = Scenario(f"CDA {name.removeprefix(PREFIX)}", eps, "transfer")
+            for victim in arena.victims:
+                reason = f"the store holds no generator {name}; train it with `nrp train perturber`"
+                session.recorder.lack(Place("T4"), arena.task, scenario, victim.name, NoDefence(), reason)
+
+
+def table_5(session: Session, arena: Arena) -> None:
+    """Clean top-1 and top-5 accuracy of the classifiers."""
+    trial = session.clean(arena)
+    for seen in judge(arena.bench, trial, NoDefence()):
+        for metric, places in (("top-1", 1), ("top-5", 5)):
+            score = replace(top(seen.answers, trial.examples.truths, places), metric=metric)
+            observation = replace(seen, score=score)
+            evidence = session.evidence(arena, trial, NoDefence(), seen.victim, {"places": places}, 0.0)
+            session.recorder.add(Place("T5", metric), arena.task, observation, evidence)
+
+
+def transformations(session: Session, arena: Arena, table: str) -> list[Observation]:
+    """Tables 6 and 7: SSP at 8 and 16/255 on segmentation or detection, behind every transformation and purifier."""
+    defences = (*session.defences, *session.purified)
+    found = session.measure(arena, session.clean(arena), defences, Place(table))
+    for eps in (8, PAPER_EPS):
+        threat = session.surrogate.threat(named(session, "SSP", eps))
+        found += session.measure(arena, session.attack(arena, threat, arena.victims), defences, Place(table))
+    return found
+
+
+TABLE_OF: tuple[tuple[Task, str], ...] = (("segmentation", "T6"), ("detection", "T7"))
+
+
+def _plain(session: Session) -> Sequence[Classifier]:
+    return [victim for victim in session.classifiers() if victim.name != ROBUST]
+
+
+def _robust(session: Session) -> Sequence[Classifier]:
+    return [victim for victim in session.classifiers() if victim.name == ROBUST]

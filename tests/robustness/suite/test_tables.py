@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from model_store.architectures import build
+from model_store.card import Card
+from robustness.defences import BASELINES, NoDefence
+from robustness.results.tables import table_of
+from robustness.suite.session import Arena, Session
+from robustness.suite.tables import ROBUST, table_1, table_3, table_4, table_5, transformations
+from robustness.victims.classification import Classifier
+
+
+def row_of(session: Session, **wanted: object) -> float:
+    """The figure of the one row with these fields."""
+    (row,) = [r for r in session.recorder.rows if all(getattr(r, key) == value for key, value in wanted.items())]
+    assert row.percent is not None
+    return row.percent
+
+
+@pytest.fixture
+def with_robust(session: Session, photos: Arena) -> Session:
+    """The same session with the second victim under the name of the adversarially trained one."""
+    plain, other = photos.victims
+    arena = replace(photos, victims=(plain, replace(other, name=ROBUST)))
+    return replace(session, arenas={**session.arenas, "classification": arena})
+
+
+def test_table_1_has_every_line_clean_and_attacked(with_robust: Session) -> None:
+    session, arena = with_robust, with_robust.arenas["classification"]
+    table_1(session, arena)
+    rows = session.recorder.rows
+    lines = {
+        "original": ("victim-a", "none"),
+        "adversarial training": (ROBUST, "none"),
+        "NRP static": ("victim-a", "purifier static"),
+        "NRP dynamic": ("victim-a", "purifier heavy"),
+        "NRP dynamic, purifier-aware": ("victim-a", "purifier heavy"),
+    }
+    found = {row.series: (row.victim, row.defence) for row in rows}
+    assert found == lines
+    assert [(row.attack, row.eps) for row in rows] == [("clean", 0), ("PGD-10 targeted", 16)] * 5
+    assert [row.attacker for row in rows if row.eps] == ["white box"] * 4 + ["aware"]
+    assert "BPDA" not in rows[-1].attack
+    text = table_of("T1", rows)
+    assert all(f"| {series} | {victim} |" in text for series, (victim, _) in lines.items())
+    assert "Not measured" not in text
+
+
+def test_table_1_who_knows_the_purifier_attacks_through_it(with_robust: Session) -> None:
+    """An identity purifier without noise changes nothing, with noise the two attackers differ."""
+    session, arena = with_robust, with_robust.arenas["classification"]
+    table_1(session, arena)
+    still = row_of(session, series="NRP static", attack="PGD-10 targeted")
+    assert still == row_of(session, series="original", attack="PGD-10 targeted")
+    attacks = {row.series: row.settings["attack"] for row in session.recorder.rows if row.eps}
+    assert attacks["NRP dynamic"] == attacks["original"]
+    made = list((arena.bench.cache.root).glob("PGD-10-targeted-eps16-victim-a-*"))
+    assert len([path for path in made if "purifier" not in path.name and "none" not in path.name]) == 2
+
+
+def test_table_1_says_what_it_had_no_model_for(session: Session, photos: Arena) -> None:
+    static = replace(session, purified=session.purified[1:])
+    table_1(static, photos)
+    lacking = {(row.series, row.victim, row.attack) for row in session.recorder.rows if row.missing}
+    assert lacking == {
+        (series, victim, attack)
+        for series, victim in (
+            ("adversarial training", "any"),
+            ("NRP dynamic", "victim-a"),
+            ("NRP dynamic, purifier-aware", "victim-a"),
+        )
+        for attack in ("clean", "PGD-10 targeted")
+    }
+    text = table_of("T1", session.recorder.rows)
+    assert "this run had no classifier for this line" in text
+    assert "this run had no mode of the purifier for this line" in text
+
+
+def test_table_3_transfers_fsa_and_ssp_to_every_classifier(session: Session, photos: Arena) -> None:
+    table_3(replace(session, sizes=replace(session.sizes, ssp_iterations=100)), photos)
+    found = {(row.attack, row.eps, row.surrogate, row.victim, row.defence) for row in session.recorder.rows}
+    assert found == {
+        (attack, 16, "features", victim, "none") for attack in ("FSA", "SSP") for victim in ("victim-a", "victim-b")
+    }
+    assert "| FSA | 16 | features |" in table_of("T3", session.recorder.rows)
+
+
+def publish_perturbers(session: Session, *names: str) -> None:
+    arguments = {"width": 4, "blocks": 1}
+    for name in names:
+        card = Card(name=name, summary="s", task="perturber", architecture="cda_generator", arguments=arguments)
+        session.store.publish(card, build("cda_generator", arguments))
+
+
+def test_table_4_sets_ssp_against_every_generator(session: Session, scenes: Arena) -> None:
+    publish_perturbers(session, "cda-imagenette", "cda-camvid")
+    table_4(replace(session, sizes=replace(session.sizes, ssp_iterations=100)), scenes)
+    found = [(row.attack, row.eps) for row in session.recorder.rows]
+    assert found == [(a, eps) for eps in (8, 16) for a in ("SSP", "CDA imagenette", "CDA camvid")]
+    assert "Not measured" not in table_of("T4", session.recorder.rows)
+
+
+def test_table_4_says_which_generator_is_lacking(session: Session, scenes: Arena) -> None:
+    publish_perturbers(session, "cda-imagenette")
+    table_4(replace(session, sizes=replace(session.sizes, ssp_iterations=100)), scenes)
+    lacking = [(row.attack, row.eps, row.metric) for row in session.recorder.rows if row.missing]
+    assert lacking == [("CDA camvid", eps, "pixel accuracy") for eps in (8, 16)]
+    assert "the store holds no generator cda-camvid" in table_of("T4", session.recorder.rows)
+
+
+def test_table_5_counts_the_first_and_the_first_five(session: Session, photos: Arena) -> None:
+    few = replace(photos, victims=tuple(five(v) for v in session.classifiers()))
+    table_5(session, few)
+    assert len(session.recorder.rows) == 4
+    for victim in few.victims:
+        said = victim.answer((photos.bench.examples.pixels / 255).unsqueeze(1))["log_probabilities"]
+        right = (said.argmax(1) == photos.bench.examples.truths["labels"]).double().mean()
+        assert row_of(session, metric="top-1", victim=victim.name) == pytest.approx(100 * float(right), abs=1e-3)
+        assert row_of(session, metric="top-5", victim=victim.name) == 100
+    assert "| top-5 | 9 | 100.0" in table_of("T5", session.recorder.rows)
+
+
+def five(victim: Classifier) -> Classifier:
+    """The same victim with two classes more, that it never gives a chance."""
+
+    class Padded(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.pad(victim.module(images), (0, 2), value=-50.0)
+
+    return replace(victim, module=Padded(), identity=f"{victim.identity} and two")
+
+
+def test_tables_6_and_7_meet_every_defence_clean_and_attacked(session: Session, scenes: Arena) -> None:
+    sizes = replace(session.sizes, ssp_iterations=100)
+    whole = replace(session, sizes=sizes, defences=(NoDefence(), *BASELINES))
+    found = transformations(whole, scenes, "T6")
+    assert len(found) == 3 * 10
+    assert {(row.attack, row.eps) for row in session.recorder.rows} == {("clean", 0), ("SSP", 8), ("SSP", 16)}
+    clean = row_of(session, attack="clean", defence="none")
+    assert clean > 95
+    assert row_of(session, attack="SSP", eps=16, defence="none") < clean
+    text = table_of("T6", session.recorder.rows)
+    assert all(f"| {d.name} |" in text for d in (*BASELINES, *session.purified))
+
+
+def test_a_quick_suites_table_6_has_a_cell_for_each_of_its_rows(session: Session, scenes: Arena) -> None:
+    whole = replace(session, defences=(NoDefence(), *BASELINES))
+    transformations(whole, scenes, "T6")
+    assert "purifier heavy" in table_of("T6", session.recorder.rows)
+
+
+def test_every_row_of_a_table_is_on_disk(session: Session, photos: Arena) -> None:
+    table_5(session, photos.first(3))
+    files: list[Path] = list(session.recorder.folder.glob("*.json"))
+    assert len(files) == 4
