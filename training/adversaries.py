@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from model_store.architectures.vgg_features import VGG16Features
 from model_store.devices import place
 from model_store.pixels import to_bytes, to_float
-from robustness.attacks import PGD, SSP
+from robustness.attacks.attack import Knowledge
+from robustness.attacks.pgd import PGD
+from robustness.attacks.ssp import SSP
 from training.features import FeatureNetwork
 from training.loop import generator_at
 from training.photos import list_photos, read_square
 from training.recipe import AdversaryRecipe, PurifierRecipe
 
 FOLDER = "adversaries"
+
+
+@dataclass(frozen=True)
+class Bank:
+    """``pairs`` (N, 2, 3, S, S) uint8 of clean photo and adversary, and the ``seconds`` that making them took."""
+
+    pairs: Tensor
+    seconds: float
 
 
 def chosen_files(roots: list[Path], count: int, seed: int) -> list[Path]:
@@ -47,13 +60,17 @@ def attack(clean: Tensor, turn: int, recipe: AdversaryRecipe, network: VGG16Feat
 
     generator = generator_at(seed, turn)
     if recipe.kinds[place] == "ssp":
-        ssp = SSP(halved(network.extract), eps, step, recipe.iterations, recipe.start)
-        return to_bytes(ssp(images, generator)).cpu()
+        ssp = SSP(eps, step, recipe.iterations, recipe.start)
+        return to_bytes(ssp(images, Knowledge(features=halved(network.extract)), generator)).cpu()
     answer = halved(network)
     with torch.no_grad():
         own = answer(images).argmax(1)
-    pgd = PGD(answer, eps, step=step, iterations=recipe.iterations, start=recipe.start)
-    return to_bytes(pgd(images, own, generator)).cpu()
+
+    def loss(candidates: Tensor) -> Tensor:
+        return F.cross_entropy(answer(candidates).float(), own, reduction="none")
+
+    pgd = PGD(eps, step=step, iterations=recipe.iterations, start=recipe.start)
+    return to_bytes(pgd(images, Knowledge(loss=loss), generator)).cpu()
 
 
 def make_adversaries(
@@ -64,8 +81,8 @@ def make_adversaries(
     device: torch.device,
     *,
     quiet: bool,
-) -> Tensor:
-    """Pairs (N, 2, 3, S, S) uint8 of clean photo and adversary.
+) -> Bank:
+    """The bank of ``recipe``.
 
     Kept a batch a file under ``folder`` with a name that states what made it, so a killed run goes on where it was
     and another recipe, feature network or photo never finds a stale one.
@@ -74,21 +91,25 @@ def make_adversaries(
     network = place(features.module, device)
     files = chosen_files(roots, wanted.count, recipe.seed)
     starts = range(0, len(files), wanted.batch)
-    parts = []
+    parts, seconds = [], 0.0
     for number, start in enumerate(tqdm(starts, desc="adversaries", unit="batch", disable=quiet)):
         batch = files[start : start + wanted.batch]
         names = [f"{file.parent.name}/{file.name}" for file in batch]  # the same wherever the data lies
-        key = "\n".join([str(number), wanted.model_dump_json(), features.identity, str(recipe.seed), *names])
+        key = "\n".join(["timed", str(number), wanted.model_dump_json(), features.identity, str(recipe.seed), *names])
         path = folder / FOLDER / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
         if not path.exists():
+            began = time.monotonic()
             clean = torch.stack([read_square(file, wanted.side) for file in batch])
-            _save(path, torch.stack([clean, attack(clean, number, wanted, network, recipe.seed)], dim=1))
-        parts.append(load_file(path)["pairs"])
-    return torch.cat(parts)
+            pairs = torch.stack([clean, attack(clean, number, wanted, network, recipe.seed)], dim=1)
+            _save(path, pairs, time.monotonic() - began)
+        part = load_file(path)
+        parts.append(part["pairs"])
+        seconds += float(part["seconds"])
+    return Bank(torch.cat(parts), seconds)
 
 
-def _save(path: Path, pairs: Tensor) -> None:
+def _save(path: Path, pairs: Tensor, seconds: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".new")
-    save_file({"pairs": pairs.contiguous()}, scratch)
+    save_file({"pairs": pairs.contiguous(), "seconds": torch.tensor(seconds, dtype=torch.float64)}, scratch)
     scratch.replace(path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,23 +90,24 @@ class Run:
         """Where the checkpoint is."""
         return self.folder / CHECKPOINT
 
-    def load(self) -> tuple[int, Mapping[str, Any] | None]:
-        """The step to go on from and the state, or (0, None). Raises RunError for another run's checkpoint."""
+    def load(self) -> tuple[int, float, Mapping[str, Any] | None]:
+        """Step to go on from, seconds spent, state; or (0, 0, None). Raises RunError for another run's checkpoint."""
         if not self.path.exists():
-            return 0, None
+            return 0, 0.0, None
         try:
             saved = torch.load(self.path, weights_only=True, map_location="cpu")
         except Exception as error:
             raise RunError(f"{self.path} cannot be read ({type(error).__name__}); remove it to start again") from error
         if saved["fingerprint"] != self.fingerprint:
             raise RunError(f"{self.folder} holds a run of another recipe or other data; choose another --run folder")
-        return saved["step"], saved["state"]
+        return saved["step"], saved["seconds"], saved["state"]
 
-    def save(self, step: int, state: Mapping[str, Any]) -> None:
+    def save(self, step: int, seconds: float, state: Mapping[str, Any]) -> None:
         """Write the checkpoint in one move, so that a kill leaves the old one or the new one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         scratch = self.path.with_suffix(".new")
-        torch.save({"fingerprint": self.fingerprint, "step": step, "state": dict(state)}, scratch)
+        saved = {"fingerprint": self.fingerprint, "step": step, "seconds": seconds, "state": dict(state)}
+        torch.save(saved, scratch)
         scratch.replace(self.path)
 
 
@@ -114,7 +116,8 @@ def train(work: Trainable, run: Run, *, stop_at: int | None = None, quiet: bool 
 
     Interrupting (Ctrl-C) saves first. Raises RunError when a loss stops being finite.
     """
-    begin, state = run.load()
+    begin, spent, state = run.load()
+    started = time.monotonic() - spent
     if state is not None:
         work.restore(state)
     last = work.total if stop_at is None else min(stop_at, work.total)
@@ -128,16 +131,16 @@ def train(work: Trainable, run: Run, *, stop_at: int | None = None, quiet: bool 
             bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()}, refresh=False)
             bar.update()
             if done % run.save_every == 0:
-                run.save(done, work.state())
+                run.save(done, time.monotonic() - started, work.state())
     except NrpError:
         raise
     except KeyboardInterrupt:
-        run.save(done, work.state())
+        run.save(done, time.monotonic() - started, work.state())
         raise
     finally:
         bar.close()
     if done > begin:
-        run.save(done, work.state())
+        run.save(done, time.monotonic() - started, work.state())
     return done == work.total
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model_store.pixels import image_to_bytes
-from robustness.photos import SUFFIXES, open_photo
+from robustness.datasets.photos import SUFFIXES, open_photo
 from training.errors import DataError
 
 

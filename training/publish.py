@@ -7,10 +7,11 @@ import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from model_store.architectures import ARCHITECTURES
-from model_store.card import Card, Inference, InputConvention, Source
+from model_store.card import Card, Cost, Inference, InputConvention, Source
 from model_store.inference import STANDARD_MODES, InferenceMode
 from model_store.store import ModelStore
 from training.photos import Photos
@@ -87,6 +88,14 @@ def purifier_card(recipe: PurifierRecipe, photos: Photos) -> Card:
             "Bounded pixel perturbations only: no patches, no geometric changes, no corrupted labels.",
         ),
     )
+
+
+def cost(seconds: float, device: torch.device) -> Cost:
+    """What ``seconds`` on ``device`` are worth: its name, or how many of the processor's threads were used."""
+    if device.type == "cuda":
+        return Cost(seconds=round(seconds, 1), hardware=torch.cuda.get_device_name(device))
+    threads = torch.get_num_threads()
+    return Cost(seconds=round(seconds, 1), hardware=f"CPU, {threads} thread{'s' if threads > 1 else ''}")
 
 
 def publish(store: ModelStore, card: Card, module: nn.Module, *, replace: bool) -> Card:

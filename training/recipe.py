@@ -41,6 +41,9 @@ class SupervisedRecipe(Recipe):
     The random crop grows linearly from ``crop_start`` to ``crop`` over the first 70 % of the run: early epochs on
     small crops cost less and teach the same coarse features. Photos to be classified are brought to ``short_side``
     and centre-cropped to ``crop``: random crops show objects larger than whole photos do, which this makes up for.
+
+    ``adversarial_eps`` (in /255) above 0 trains on PGD adversaries of each batch instead of the batch (Madry et al.,
+    2018), of ``adversarial_iterations`` steps from a uniform start.
     """
 
     epochs: float = Field(gt=0)
@@ -49,6 +52,8 @@ class SupervisedRecipe(Recipe):
     short_side: int = Field(default=144, ge=8)
     smallest_area: float = Field(default=0.35, gt=0, le=1)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    adversarial_eps: float = Field(default=0.0, ge=0)
+    adversarial_iterations: int = Field(default=2, ge=1)
     labels: dict[str, str] = {}
 
     @model_validator(mode="after")

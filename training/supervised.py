@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from model_store.architectures import build
 from model_store.devices import place
+from robustness.attacks.attack import Knowledge
+from robustness.attacks.pgd import PGD
 from training.augment import jitter, resized_crops
 from training.loop import batch_at, generator_at, rate_at, set_rate
 from training.photos import Photos
@@ -51,8 +53,9 @@ class SupervisedTraining:
         """One optimiser step."""
         images, labels = self.batch(number)
         set_rate(self.optimiser, self.recipe.learning_rate * rate_at(number, self.total, self.recipe.warmup))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-            logits = self.module(images)
+        if self.recipe.adversarial_eps:
+            images = self._attacked(images, labels, number)
+        logits = self._logits(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
         self.optimiser.zero_grad()
         torch.autograd.backward(loss)
@@ -60,6 +63,25 @@ class SupervisedTraining:
         self.optimiser.step()
         accuracy = (logits.argmax(1) == labels).float().mean()
         return {"loss": loss.item(), "accuracy": accuracy.item()}
+
+    def _logits(self, images: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+            out: Tensor = self.module(images)
+        return out
+
+    def _attacked(self, images: Tensor, labels: Tensor, number: int) -> Tensor:
+        """Adversaries of the module as it now is, in evaluation mode, so that its batch statistics see them once."""
+        eps, iterations = self.recipe.adversarial_eps, self.recipe.adversarial_iterations
+        pgd = PGD(eps, step=1.25 * eps / iterations, iterations=iterations)
+
+        def loss(candidates: Tensor) -> Tensor:
+            return F.cross_entropy(self._logits(candidates).float(), labels, reduction="none")
+
+        self.module.eval().requires_grad_(False)
+        try:
+            return pgd(images, Knowledge(loss=loss), generator_at(self.recipe.seed, number))
+        finally:
+            self.module.train().requires_grad_(True)
 
     def state(self) -> dict[str, Any]:
         """Module and optimiser."""

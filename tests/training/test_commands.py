@@ -50,6 +50,10 @@ def test_folders_in_checkpoints_out(recipes: Path, photos: Path) -> None:
     assert card.labels == ("first", "two")
     assert card.recipe["folders"] == ["one", "two"]
     trained = store.load("tiny-purifier")
+    for made in (card, trained.card):
+        assert made.training_cost is not None
+        assert 0 < made.training_cost.seconds < 600
+        assert made.training_cost.hardware.startswith("CPU, ")
     assert trained.card.inference is not None
     assert trained.card.inference.default == "noise"
     assert set(trained.card.inference.modes) == {"static", "published", "noise"}

@@ -73,6 +73,27 @@ def test_a_run_killed_between_two_checkpoints_does_the_same_steps_again(tmp_path
     assert walk.value == straight()
 
 
+def test_the_time_of_every_part_of_a_run_is_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("training.loop.time.monotonic", lambda: clock[0])
+
+    class Slow(Walk):
+        def step(self, number: int) -> Mapping[str, float]:
+            clock[0] += 2
+            return super().step(number)
+
+    run = Run(tmp_path, "one", save_every=3)
+    train(Slow(), run, stop_at=4, quiet=True)
+    assert run.load()[:2] == (4, 8.0)
+    clock[0] += 1000  # the pause between two parts is no training
+    train(Slow(), run, quiet=True)
+    assert run.load()[:2] == (10, 20.0)
+
+
+def test_a_new_run_has_cost_nothing(tmp_path: Path) -> None:
+    assert Run(tmp_path, "one").load() == (0, 0.0, None)
+
+
 def test_another_recipes_checkpoint_is_refused(tmp_path: Path) -> None:
     train(Walk(), Run(tmp_path, "one"), stop_at=2, quiet=True)
     with pytest.raises(RunError, match="another recipe"):

@@ -1,19 +1,34 @@
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from model_store.architectures import build
+from training.detection import DetectorRecipe
 from training.errors import RecipeError
+from training.perturber import PerturberRecipe
 from training.recipe import RECIPES, PurifierRecipe, Recipe, SupervisedRecipe, read_recipe
+from training.segmentation import SegmenterRecipe
 
+# By the first word of a recipe's name: how it is read, and the arguments that its data will give.
+SCHEMAS: Mapping[str, tuple[type[Recipe], Mapping[str, int]]] = MappingProxyType(
+    {
+        "classifier": (SupervisedRecipe, {"classes": 10}),
+        "detector": (DetectorRecipe, {"classes": 3}),
+        "feature": (SupervisedRecipe, {"classes": 10}),
+        "perturber": (PerturberRecipe, {}),
+        "purifier": (PurifierRecipe, {}),
+        "segmenter": (SegmenterRecipe, {"classes": 11}),
+    }
+)
 SHIPPED = sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_recipes_read_and_build(name: str) -> None:
-    schema: type[Recipe] = PurifierRecipe if name.startswith("purifier") else SupervisedRecipe
+    schema, extra = SCHEMAS[name.split("-", maxsplit=1)[0]]
     recipe = read_recipe(name, schema)
-    extra = {} if schema is PurifierRecipe else {"classes": 10}
     build(recipe.architecture, {**recipe.arguments, **extra})
 
 
