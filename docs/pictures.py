@@ -17,11 +17,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from torch import Tensor
+from torch.nn import functional as F
 
 from model_store.inference import PurifierDraws
 from model_store.pixels import bytes_to_image, fit, image_to_bytes, to_8bit, to_bytes, to_float
 from model_store.store import LoadedModel, ModelStore
-from robustness.attacks import PGD
+from robustness.attacks.attack import Knowledge
+from robustness.attacks.pgd import PGD
 
 IMAGES = Path(__file__).parent / "images"
 SIDE = 256
@@ -89,7 +91,12 @@ def adversary(pixels: Tensor, classifier: LoadedModel) -> Tensor:
 
     images = to_float(pixels).unsqueeze(0)
     label = logits(images).argmax(1)
-    attacked = PGD(logits, EPS, step=2.0, iterations=10)(images, label, torch.Generator().manual_seed(SEED))
+
+    def loss(candidates: Tensor) -> Tensor:
+        return F.cross_entropy(logits(candidates), label, reduction="none")
+
+    attack = PGD(EPS, step=2.0, iterations=10)
+    attacked = attack(images, Knowledge(loss=loss), torch.Generator().manual_seed(SEED))
     return to_bytes(to_8bit(attacked))[0]
 
 
