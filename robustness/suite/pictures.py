@@ -68,9 +68,9 @@ def _write_grids(session: Session, arena: Arena, folder: Path) -> None:
 
 
 def _threats(session: Session, arena: Arena) -> Iterator[tuple[str, Threat]]:
-    """Figures 4 and 5 show SSP; for photos also SSP on other networks' features, DIM, DIM-TI and CDA."""
+    """SSP; with the paper's tables, photos also under SSP on other networks' features, DIM, DIM-TI and CDA."""
     yield "SSP", session.surrogate.threat(named(session, "SSP", EPS))
-    if arena.task != "classification":
+    if arena.task != "classification" or not session.sizes.paper_tables:
         return
     for network, layers in LAYERS:
         if network in session.store.names():

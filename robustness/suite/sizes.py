@@ -31,7 +31,7 @@ class Sizes:
 
 QUICK = Sizes(
     eps=(2, 4, 8, 16),
-    photos=50,
+    photos=40,
     aware_photos=16,
     aware_eps=(2, 4, 8, 16),
     aware_steps=20,
