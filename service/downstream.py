@@ -6,23 +6,17 @@ official weights, labels and preprocessing, downloaded on first use.
 
 from __future__ import annotations
 
-import http.client
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import torchvision
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights, list_models
 
 from model_store.card import InputConvention
-from model_store.errors import UnavailableModelError, UnknownModelError
+from model_store.errors import UnknownModelError
+from model_store.official import TORCHVISION, load_official
 from model_store.pixels import LONGEST_ASPECT, centre, fit
 from model_store.store import ModelStore
-
-TORCHVISION = "torchvision:"
-_DOWNLOAD_FAILURES = (OSError, RuntimeError, http.client.HTTPException, pickle.UnpicklingError, EOFError)
 
 
 @dataclass(frozen=True)
@@ -65,22 +59,5 @@ def _checked(convention: InputConvention) -> InputConvention:
 
 
 def _from_torchvision(name: str) -> Classifier:
-    architecture = name.removeprefix(TORCHVISION)
-    if architecture not in list_models(module=torchvision.models):
-        raise UnavailableModelError(
-            f"torchvision has no classifier {architecture!r}; NRP_CLASSIFIER takes names such as torchvision:resnet50"
-        )
-    weights = get_model_weights(architecture).DEFAULT
-    try:
-        # Read without unpickling first: the builder below unpickles the same file, which by then is known to hold
-        # nothing but tensors. Building through torchvision keeps each architecture's own switches right.
-        weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-        module = get_model(architecture, weights=weights, progress=False)
-    except _DOWNLOAD_FAILURES as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UnavailableModelError(
-            f"the official weights of {name} cannot be had here ({reason}); put {weights.url.rsplit('/', 1)[-1]} "
-            "into $TORCH_HOME/hub/checkpoints, or unset NRP_CLASSIFIER to use the shipped classifier"
-        ) from error
-    labels = tuple(str(label) for label in weights.meta["categories"])
-    return Classifier(name, labels, "", weights.transforms(), module.eval().requires_grad_(False))
+    official = load_official("classifier", name, "or unset NRP_CLASSIFIER to use the shipped classifier")
+    return Classifier(name, official.labels, "", official.transforms, official.module)

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import torch
 
+from model_store.official import TORCHVISION
 from model_store.store import ModelStore
 from robustness.datasets.bccd import read_bccd
+from robustness.datasets.camvid import CLASSES as CAMVID_CLASSES
 from robustness.datasets.camvid import read_camvid
+from robustness.datasets.coco import read_coco
+from robustness.datasets.imagenet import read_imagenet
 from robustness.datasets.photos import Part, find_photos, in_rounds, keep_part, load_photos
 from robustness.datasets.recognise import class_root
 from robustness.errors import VictimError
@@ -18,6 +22,7 @@ from robustness.progress import Progress
 from robustness.results.row import Task
 from robustness.victims.classification import Classifier, agreeing, load_classifier
 from robustness.victims.detection import Detector, load_detector
+from robustness.victims.official import OfficialClassifier, OfficialDetector, load_official_victim
 from robustness.victims.segmentation import Segmenter, load_segmenter
 from robustness.victims.victim import Victim
 
@@ -33,7 +38,12 @@ class Selection:
 
 
 def load_victim(store: ModelStore, name: str, device: torch.device) -> Victim:
-    """The victim ``name``. Raises UnknownModelError, or VictimError for a model that is nothing to judge."""
+    """The victim ``name`` of the store, or torchvision's official ``torchvision:NAME``.
+
+    Raises UnknownModelError, UnavailableModelError, or VictimError for a model that is nothing to judge.
+    """
+    if name.startswith(TORCHVISION):
+        return load_official_victim(name, device)
     task = store.card(name).task
     if task == "classifier":
         return load_classifier(store, name, device)
@@ -57,6 +67,8 @@ def read_examples(root: Path, victims: tuple[Victim, ...], selection: Selection,
     Raises PhotoFolderError for data that does not fit, VictimError for victims that do not agree on it.
     """
     first = victims[0]
+    if len({victim.name.startswith(TORCHVISION) for victim in victims}) > 1:
+        raise VictimError(f"{', '.join(v.name for v in victims)} were trained on other classes; measure them apart")
     if isinstance(first, Classifier):
         classifiers = tuple(victim for victim in victims if isinstance(victim, Classifier))
         agreeing(classifiers)
@@ -65,10 +77,22 @@ def read_examples(root: Path, victims: tuple[Victim, ...], selection: Selection,
     if len(sizes) > 1:
         raise VictimError(f"{', '.join(v.name for v in victims)} take images of several sizes; measure them apart")
     (size,) = sizes
-    return read_camvid(root, "test", size) if isinstance(first, Segmenter) else read_bccd(root, "test", size)
+    return _scenes(root, first, size, selection.limit)
+
+
+def _scenes(root: Path, victim: Victim, size: tuple[int, int], limit: int | None) -> Examples:
+    if isinstance(victim, OfficialDetector):
+        return read_coco(root, size, limit=limit)
+    if not isinstance(victim, Segmenter):
+        return read_bccd(root, "test", size)
+    if len(victim.classes) != len(CAMVID_CLASSES):
+        raise VictimError(f"{victim.name} does not tell CamVid's classes apart; name a segmenter trained on them")
+    return read_camvid(root, "test", size)
 
 
 def _photos(root: Path, victim: Classifier, selection: Selection, progress: Progress) -> Examples:
+    if isinstance(victim, OfficialClassifier):
+        return read_imagenet(root, victim.convention, progress, limit=selection.limit, seed=selection.seed)
     place = class_root(root) or root  # a victim may have been trained on folders that WordNet does not name
     files = keep_part(find_photos(place, victim.folders), selection.fraction, selection.part)
     return load_photos(in_rounds(files, selection.seed, selection.limit), victim.convention, progress)

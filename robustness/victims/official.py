@@ -107,7 +107,9 @@ def _classifier(official: OfficialModel, device: torch.device, size: tuple[int, 
     if size is not None:
         raise VictimError(f"{official.name} is judged at its own crop; leave out the size")
     module = place(official.on_pixels(), device)
-    return OfficialClassifier(official.name, official.identity, module, official.convention, official.labels)
+    return OfficialClassifier(
+        official.name, official.identity, module, official.convention, official.labels, official.labels
+    )
 
 
 def _segmenter(official: OfficialModel, device: torch.device, size: tuple[int, int] | None) -> Segmenter:

@@ -16,7 +16,7 @@ from model_store.card import Card
 from model_store.errors import UnknownModelError
 from model_store.store import ModelStore
 from training.commands import configure_train, run_train
-from training.errors import DataError
+from training.errors import DataError, RecipeError
 from training.perturber import (
     PerturberRecipe,
     PerturberTraining,
@@ -130,6 +130,13 @@ def test_photos_held_out_are_never_trained_on(photos: Path) -> None:
     seen = {number: work.batch(number) for number in range(4)}
     assert all(batch.shape == (4, 3, 16, 16) and 0 <= batch.min() <= batch.max() <= 1 for batch in seen.values())
     assert not torch.equal(seen[0], seen[1])
+
+
+def test_a_crop_beyond_the_photos_is_refused(recipes: Path, photos: Path) -> None:
+    path = recipes / "perturber.toml"
+    path.write_text(path.read_text().replace("crop = 16", "crop = 32"))
+    with pytest.raises(RecipeError, match="crop must be at most side"):
+        nrp_train(recipes, photos)
 
 
 def test_too_few_photos_are_refused_with_the_next_step(photos: Path) -> None:

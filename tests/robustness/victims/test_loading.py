@@ -13,6 +13,7 @@ from model_store.architectures import build
 from model_store.card import Card, InputConvention
 from model_store.errors import UnknownModelError
 from model_store.store import ModelStore
+from robustness.datasets.camvid import CLASSES
 from robustness.errors import PhotoFolderError, VictimError
 from robustness.progress import Progress
 from robustness.victims.classification import Classifier
@@ -26,7 +27,7 @@ ALL = Selection(None, 0.0, "rest", 0)
 
 
 def segmenter(name: str = "scenes", size: tuple[int, int] = (8, 12)) -> Segmenter:
-    return Segmenter(name, "0" * 64, nn.Identity(), ("sky", "road"), size)
+    return Segmenter(name, "0" * 64, nn.Identity(), CLASSES, size)
 
 
 @pytest.fixture
@@ -120,3 +121,9 @@ def test_scenes_come_at_the_segmenters_size(camvid: Path) -> None:
 def test_segmenters_of_other_sizes_are_measured_apart(camvid: Path) -> None:
     with pytest.raises(VictimError, match="scenes, others take images of several sizes"):
         read_examples(camvid, (segmenter(), segmenter("others", (16, 24))), ALL, QUIET)
+
+
+def test_a_segmenter_of_other_classes_is_refused(camvid: Path) -> None:
+    voc = Segmenter("voc", "0" * 64, nn.Identity(), ("aeroplane", "bicycle"), (8, 12))
+    with pytest.raises(VictimError, match="voc does not tell CamVid's classes apart"):
+        read_examples(camvid, (voc,), ALL, QUIET)
