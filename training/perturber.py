@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -50,6 +50,12 @@ class PerturberRecipe(Recipe):
     eps: float = Field(default=10.0, gt=0, le=255)
     learning_rate: float = Field(default=2e-4, gt=0)
     held_out: int = Field(default=200, ge=1)
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.crop > self.side:
+            raise ValueError("crop must be at most side")
+        return self
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def segmenter_card(recipe: SegmenterRecipe, scenes: Examples) -> Card:
         labels=CLASSES,
         training_data=(Source(name=recipe.source, images=len(scenes), terms=recipe.terms),),
         licence=LICENCE,
-        recipe=recipe.model_dump(mode="json"),
+        recipe=recipe.model_dump(mode="json", exclude={"side"}),
         code_revision=code_revision(),
         limits=(
             f"Trained on road scenes of {recipe.size[0]}x{recipe.size[1]} pixels (height x width); it takes other "

@@ -26,6 +26,7 @@ from robustness.victims.loading import Selection, load_victim, read_examples, ta
 from robustness.victims.victim import Victim
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-image")
+SPLITS = frozenset({"train", "val", "test"})
 VICTIM_TASKS = frozenset({"classifier", "segmenter", "detector"})
 
 
@@ -57,7 +58,9 @@ def assemble(wanted: Wanted, store: ModelStore, conditions: Conditions, cache: P
         selection = Selection(sizes.photos, wanted.selection_fraction, "rest", conditions.seed)
         progress.begin(f"data for {task}")
         examples = read_examples(data[task], victims, selection, progress)
-        arenas[task] = Arena(task, Bench(examples, conditions, Cache(cache), progress), victims)
+        arenas[task] = Arena(
+            task, Bench(examples, conditions, Cache(cache), progress), victims, source_name(data[task])
+        )
     if not arenas:
         raise VictimError(f"{store.root} holds no victim for this data; name one with --model, or train one")
     folder = wanted.output / "rows"
@@ -80,6 +83,11 @@ def _victims(
         elif wanted.models:
             raise VictimError(f"{name} is for {task}, but --data holds none for it; add its folder to --data")
     return found
+
+
+def source_name(root: Path) -> str:
+    """The data's folder; with its parent where it is named after a split."""
+    return f"{root.parent.name}/{root.name}" if root.name in SPLITS and root.parent.name else root.name
 
 
 def versions() -> dict[str, str]:

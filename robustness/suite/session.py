@@ -24,11 +24,12 @@ from robustness.victims.victim import Victim
 
 @dataclass(frozen=True)
 class Arena:
-    """The data of one task and the victims that are judged on it."""
+    """The data of one task and the victims that are judged on it. ``source`` is what people call the data."""
 
     task: Task
     bench: Bench
     victims: tuple[Victim, ...]
+    source: str = "images"
 
     def first(self, count: int | None) -> Arena:
         """The same on the first ``count`` examples, or on all."""
@@ -113,5 +114,5 @@ class Session:
         if isinstance(defence, Purification):
             weights[self.purifier] = defence.weights
         stated = {key: trial.fingerprint[key] for key in ("attack", "precision") if key in trial.fingerprint}
-        data: dict[str, str] = {arena.task: arena.bench.examples.digest}
+        data = {arena.source: arena.bench.examples.digest}
         return Evidence({**stated, **settings}, weights, data, seconds)

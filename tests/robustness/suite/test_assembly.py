@@ -15,7 +15,7 @@ from robustness.conditions import Conditions
 from robustness.defences import BASELINES, NoDefence
 from robustness.errors import PhotoFolderError, VictimError
 from robustness.progress import Progress
-from robustness.suite.assembly import Wanted, assemble, versions
+from robustness.suite.assembly import Wanted, assemble, source_name, versions
 from robustness.suite.session import Session
 from robustness.suite.sizes import QUICK
 
@@ -125,3 +125,10 @@ def test_a_mistake_is_one_line_that_names_it(
 def test_versions_are_those_in_use() -> None:
     assert torch.__version__.startswith(versions()["torch"])
     assert set(versions()) >= {"python", "torchvision", "numpy", "pillow", "scikit-image"}
+
+
+@pytest.mark.parametrize(
+    ("root", "name"), [("a/imagenette/val", "imagenette/val"), ("a/camvid", "camvid"), ("photos", "photos")]
+)
+def test_data_is_called_by_its_folder_and_a_split_by_its_data_too(root: str, name: str) -> None:
+    assert source_name(Path(root)) == name

@@ -90,7 +90,7 @@ def test_a_figure_says_whose_weights_and_which_data_it_stands_on(session: Sessio
         "features": session.surrogate.identity,
         "noisy": session.store.card("noisy").sha256,
     }
-    assert evidence.data == {"classification": photos.bench.examples.digest}
+    assert evidence.data == {photos.source: photos.bench.examples.digest}
     assert evidence.settings == {"attack": repr(SSP(8, iterations=1)), "precision": "float32", "more": 1}
     clean = session.evidence(photos, session.clean(photos), NoDefence(), "victim-a", {}, 0.0)
     assert set(clean.weights) == {"victim-a"}
