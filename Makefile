@@ -35,9 +35,11 @@ victims: .venv/.runtime
 	$(BIN)/nrp train perturber $(DATA)/camvid/train/images --store $(STORE) --replace --recipe perturber-camvid
 
 # The figures of the cards again; with EVALUATE=--write-card they are written there.
-evaluate: .venv/.runtime
+evaluate: .venv/.evaluate
 	$(BIN)/nrp evaluate classifier imagenette-resnet --data $(DATA)/imagenette2-160/val --store $(STORE) $(EVALUATE)
 	$(BIN)/nrp evaluate classifier imagenette-mobilenet --data $(DATA)/imagenette2-160/val --store $(STORE) $(EVALUATE)
+	$(BIN)/nrp evaluate segmenter camvid-segnet --data $(DATA)/camvid --store $(STORE) $(EVALUATE)
+	$(BIN)/nrp evaluate detector bccd-retinanet --data $(DATA)/bccd --store $(STORE) $(EVALUATE)
 	$(BIN)/nrp evaluate purifier nrp-lite --victims imagenette-resnet,imagenette-mobilenet \
 	  --data $(DATA)/imagenette2-160/val --store $(STORE) --modes default,static,published,noise-0.20x4 \
 	  --selection-fraction 0.25 --limit 500 --precision bfloat16 --adaptive-count 60 $(EVALUATE)
@@ -60,7 +62,7 @@ clean:
 	$(BIN)/pip install --no-deps --no-build-isolation --editable .
 	touch $@
 
-.venv/.evaluate: .venv/.runtime requirements/evaluate.txt
+.venv/.evaluate: .venv/.evaluate requirements/evaluate.txt
 	$(BIN)/pip install --requirement requirements/evaluate.txt
 	touch $@
 

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -19,8 +19,8 @@ from model_store.devices import device_named
 from model_store.store import SHIPPED, ModelStore
 from robustness.cache import Cache
 from robustness.conditions import Conditions, Precision
-from robustness.defences import Purification
-from robustness.errors import EvaluationError
+from robustness.defences import NoDefence, Purification
+from robustness.errors import EvaluationError, VictimError
 from robustness.evaluation import (
     Plan,
     default_mode,
@@ -30,15 +30,16 @@ from robustness.evaluation import (
     purifications,
     stages,
 )
-from robustness.judgement import Bench
+from robustness.judgement import Bench, clean_trial, judge
 from robustness.options import budgets, fraction, names, whole
 from robustness.progress import Progress
-from robustness.rendering import FigureMaker, mode_note, report_text
+from robustness.rendering import FigureMaker, clean_figure, mode_note, report_text
 from robustness.report import Report, summarise
 from robustness.suite.assembly import versions
 from robustness.suite.commands import configure_suite, run_card_or_suite
 from robustness.victims.classification import Classifier, load_classifiers
-from robustness.victims.loading import Selection, read_examples
+from robustness.victims.loading import Selection, load_victim, read_examples
+from robustness.victims.victim import Victim
 
 # The options that change a figure: shown in the canonical command where they differ from these.
 COMMON_DEFAULTS: Mapping[str, object] = MappingProxyType(
@@ -56,20 +57,27 @@ PURIFIER_DEFAULTS: Mapping[str, object] = MappingProxyType(
 )
 
 
+CLEAN_METRICS: Mapping[str, str] = MappingProxyType(
+    {"classifier": "accuracy", "segmenter": "pixel accuracy", "detector": "mAP@0.5"}
+)
+
+
 def configure_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the sub-verbs and options of `nrp evaluate`."""
     configure_suite(parser)
-    subjects = parser.add_subparsers(dest="subject", metavar="purifier|classifier", title="one model alone")
+    metavar = "|".join(("purifier", *CLEAN_METRICS))
+    subjects = parser.add_subparsers(dest="subject", metavar=metavar, title="one model alone")
     purifier = subjects.add_parser("purifier", help="measure a purifier against attacked classifiers")
     purifier.add_argument("name", help="the purifier's name in the store")
     purifier.add_argument(
         "--victims", type=names, required=True, metavar="A,B", help="classifiers to attack and judge with"
     )
     _configure_purifier(purifier)
-    classifier = subjects.add_parser("classifier", help="measure a classifier's clean accuracy")
-    classifier.add_argument("name", help="the classifier's name in the store")
-    for sub in (purifier, classifier):
-        _configure_common(sub)
+    _configure_common(purifier)
+    for task, metric in CLEAN_METRICS.items():
+        victim = subjects.add_parser(task, help=f"measure a {task}'s {metric} on clean images")
+        victim.add_argument("name", help=f"the {task}'s name in the store")
+        _configure_common(victim)
 
 
 def _configure_purifier(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +116,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
     began = time.monotonic()
     store, device = ModelStore(args.store), device_named(args.device)
     output = args.output or Path("runs") / "evaluate" / args.name
+    if args.subject in ("segmenter", "detector"):
+        return _run_scenes(args, store, device, output)
     purifying = args.subject == "purifier"
     victims = load_classifiers(store, args.victims if purifying else [args.name], device)
     purified = purifications(store.load(args.name), args.modes, device) if purifying else ()
@@ -127,8 +137,32 @@ def run_evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_scenes(args: argparse.Namespace, store: ModelStore, device: torch.device, output: Path) -> int:
+    """Measure a segmenter or detector on clean scenes, show it, and keep it as ``run_evaluate`` does."""
+    card = store.card(args.name)
+    if card.task != args.subject:
+        raise VictimError(f"{args.name} is a {card.task}, not a {args.subject}; measure it as what it is")
+    progress = Progress()
+    progress.plan(2)
+    victim = load_victim(store, args.name, device)
+    bench = _bench(args, (victim,), device, output, progress)
+    if args.limit is not None:
+        bench = replace(bench, examples=bench.examples.first(args.limit))
+    (seen,) = judge(bench, clean_trial(bench, (victim,)), NoDefence())
+    figure = clean_figure(seen, canonical_command(args), args.seed)
+    data = {"count": len(bench.examples), "sha256": bench.examples.digest}
+    weights = {args.name: card.sha256}
+    facts = {"name": args.name, "versions": versions(), "weights_sha256": weights, "images": data}
+    result = {**facts, **figure.model_dump(mode="json")}
+    _write(output / "evaluation.json", result)
+    if args.write_card:
+        store.rewrite_card(card.model_copy(update={"figures": (figure,)}))
+    print(json.dumps(result, indent=2) if args.json else f"{figure.name}: {figure.value} % {figure.interval}")
+    return 0
+
+
 def _bench(
-    args: argparse.Namespace, victims: tuple[Classifier, ...], device: torch.device, output: Path, progress: Progress
+    args: argparse.Namespace, victims: tuple[Victim, ...], device: torch.device, output: Path, progress: Progress
 ) -> Bench:
     progress.begin("photos")
     selection = Selection(args.limit, args.selection_fraction, args.part, args.seed)

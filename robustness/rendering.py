@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from model_store.card import Figure
 from model_store.inference import InferenceMode
-from robustness.observations import CLEAN, Scenario
+from robustness.observations import CLEAN, Observation, Scenario
 from robustness.report import AVERAGE, Accuracy, Report
 
 Interval = tuple[float, float]
@@ -63,6 +63,20 @@ class FigureMaker:
             seed=self.seed,
             note="; ".join(part for part in (self.notes.get(defence, ""), note) if part),
         )
+
+
+def clean_figure(seen: Observation, command: str, seed: int) -> Figure:
+    """A victim's own score on clean images, for its card."""
+    low, high = seen.score.interval
+    return Figure(
+        name=f"{seen.score.metric}, clean, undefended, {seen.victim}",
+        value=round(seen.score.percent, 2),
+        unit="%",
+        count=seen.score.count,
+        interval=(round(low, 2), round(high, 2)),
+        command=command,
+        seed=seed,
+    )
 
 
 def mode_note(mode: InferenceMode, *, default: bool) -> str:

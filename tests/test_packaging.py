@@ -84,7 +84,10 @@ def test_what_is_no_pin_would_be_seen(line: str) -> None:
 
 def test_no_package_is_pinned_twice() -> None:
     names = [
-        canonicalize_name(Requirement(line).name) for path in (RUNTIME, EVALUATE, DEV, PEERS) for line in lines(path) if "==" in line
+        canonicalize_name(Requirement(line).name)
+        for path in (RUNTIME, EVALUATE, DEV, PEERS)
+        for line in lines(path)
+        if "==" in line
     ]
     assert len(names) == len(set(names))
 

@@ -20,7 +20,9 @@ from tests.robustness.suite.conftest import TINY
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assembly, "SUITES", MappingProxyType({"quick": TINY, "paper": replace(TINY, paper_tables=True)}))
+    monkeypatch.setattr(
+        assembly, "SUITES", MappingProxyType({"quick": TINY, "paper": replace(TINY, paper_tables=True)})
+    )
     monkeypatch.setattr(checks, "ITERATIONS", (1, 2))
     monkeypatch.setattr(pages, "CARD_SIZES", (16,))
     monkeypatch.setattr(pages, "REPEATS", 1)
