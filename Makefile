@@ -62,7 +62,7 @@ clean:
 	$(BIN)/pip install --no-deps --no-build-isolation --editable .
 	touch $@
 
-.venv/.evaluate: .venv/.evaluate requirements/evaluate.txt
+.venv/.evaluate: .venv/.runtime requirements/evaluate.txt
 	$(BIN)/pip install --requirement requirements/evaluate.txt
 	touch $@
 
