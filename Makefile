@@ -28,9 +28,9 @@ train: .venv/.runtime
 
 # The victims and generators that only the paper's tables need: they are not shipped.
 victims: .venv/.runtime
-	for recipe in vgg attention robust; do \
-	  $(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe classifier-$$recipe || exit; \
-	done
+	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe classifier-vgg
+	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe classifier-attention
+	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe classifier-robust
 	$(BIN)/nrp train perturber $(DATA)/imagenette2-160/train --store $(STORE) --replace
 	$(BIN)/nrp train perturber $(DATA)/camvid/train/images --store $(STORE) --replace --recipe perturber-camvid
 

@@ -74,7 +74,7 @@ def test_robustness_stands_beside_the_undefended_and_the_best_baseline(overview:
 
 def test_cost_and_limits_are_told(overview: list[Row]) -> None:
     text = defence_card(CARD, overview, HARM, COST)
-    assert "| purifier static | cpu | 2 | 128 x 128 | 1 | 12.3 |" in text
+    assert "| purifier static | cpu | bfloat16 | 2 | 128 x 128 | 1 | 12.3 |" in text
     assert "* Grey images were never seen." in text
     assert "No figure here is a guarantee" in text
     assert "At eps 16, BPDA PGD-100 leaves" in text
