@@ -92,7 +92,9 @@ def test_every_command_of_the_makefile_parses() -> None:
     commands = re.findall(r"\$\(BIN\)/nrp (.+)", (ROOT / "Makefile").read_text().replace("\\\n", ""))
     assert len(commands) > 5
     for command in commands:
-        verb, *argv = shlex.split(re.sub(r"\$\((\w+)\)", r"\1", command.replace("$(EVALUATE)", "--write-card").replace("$(SUITE)", "paper")))
+        verb, *argv = shlex.split(
+            re.sub(r"\$\((\w+)\)", r"\1", command.replace("$(EVALUATE)", "--write-card").replace("$(SUITE)", "paper"))
+        )
         parser, _ = nrp.load_verb(verb)
         assert parser.parse_args(argv)
 
