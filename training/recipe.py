@@ -43,7 +43,8 @@ class SupervisedRecipe(Recipe):
     and centre-cropped to ``crop``: random crops show objects larger than whole photos do, which this makes up for.
 
     ``adversarial_eps`` (in /255) above 0 trains on PGD adversaries of each batch instead of the batch (Madry et al.,
-    2018), of ``adversarial_iterations`` steps from a uniform start.
+    2018), of ``adversarial_iterations`` steps from a uniform start. The budget grows from 0 over the first
+    ``adversarial_ramp`` of the run: from scratch, a small network learns next to nothing from the whole of it.
     """
 
     epochs: float = Field(gt=0)
@@ -54,6 +55,7 @@ class SupervisedRecipe(Recipe):
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     adversarial_eps: float = Field(default=0.0, ge=0)
     adversarial_iterations: int = Field(default=2, ge=1)
+    adversarial_ramp: float = Field(default=0.5, ge=0, le=1)
     labels: dict[str, str] = {}
 
     @model_validator(mode="after")

@@ -41,6 +41,11 @@ class SupervisedTraining:
         side = self.recipe.crop_start + grown * (self.recipe.crop - self.recipe.crop_start)
         return self.recipe.crop if grown >= 1 else max(16, int(side) // 16 * 16)
 
+    def eps_at(self, number: int) -> float:
+        """The budget in /255 of the adversaries of step ``number``, above 0 where the recipe asks for any."""
+        ramp = self.recipe.adversarial_ramp * self.total
+        return self.recipe.adversarial_eps * min(1.0, (number + 1) / max(1.0, ramp))
+
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Augmented images in [0,1] and labels of step ``number``."""
         indices = batch_at(len(self.photos), self.recipe.batch, number, self.recipe.seed)
@@ -71,7 +76,7 @@ class SupervisedTraining:
 
     def _attacked(self, images: Tensor, labels: Tensor, number: int) -> Tensor:
         """Adversaries of the module as it now is, in evaluation mode, so that its batch statistics see them once."""
-        eps, iterations = self.recipe.adversarial_eps, self.recipe.adversarial_iterations
+        eps, iterations = self.eps_at(number), self.recipe.adversarial_iterations
         pgd = PGD(eps, step=1.25 * eps / iterations, iterations=iterations)
 
         def loss(candidates: Tensor) -> Tensor:

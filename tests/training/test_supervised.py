@@ -52,7 +52,7 @@ def fitted_to(work: SupervisedTraining, number: int) -> Tensor:
 @pytest.mark.parametrize("eps", [2.0, 8.0])
 def test_adversarial_training_is_fitted_to_adversaries_within_the_budget(photos: Path, eps: float) -> None:
     clean = training(photos).batch(3)[0]
-    attacked = fitted_to(training(photos, adversarial_eps=eps), 3)
+    attacked = fitted_to(training(photos, adversarial_eps=eps, adversarial_ramp=0), 3)
     distance = (attacked - clean).abs()
     assert distance.max() <= eps / 255 + 1e-6
     assert distance.mean() > 0.3 * eps / 255
@@ -91,3 +91,13 @@ def test_a_step_does_not_depend_on_those_before_it_but_for_the_weights(photos: P
     other.restore(one.state())
     torch.rand(7)
     assert torch.equal(fitted_to(one, 1), fitted_to(other, 1))
+
+
+def test_the_budget_grows_to_the_whole_over_the_ramp(photos: Path) -> None:
+    work = training(photos, adversarial_eps=8.0, adversarial_ramp=0.5)
+    budgets = [work.eps_at(number) for number in range(work.total)]
+    assert budgets == sorted(budgets)
+    assert 0 < budgets[0] <= 8 / (0.5 * work.total) + 1e-6
+    assert budgets[work.total // 2] == budgets[-1] == 8.0
+    small = (fitted_to(work, 0) - training(photos).batch(0)[0]).abs()
+    assert small.max() <= budgets[0] / 255 + 1e-6
