@@ -159,7 +159,7 @@ def plot_defences(rows: Sequence[Row], path: Path) -> Picture:
     victim = only((row.victim for row in rows), "victim in one plot")
     paper = PUBLISHED[only((row.table for row in rows), "table in one plot")]
     metric = only((row.metric for row in rows), "metric in one plot")
-    unaware = [row for row in rows if row.attacker != "aware"]
+    unaware = [row for row in rows if row.attacker != "aware" and not row.series]
     defences = [name for name, _ in defences_of(unaware)]
     figure, axes = panels(1, 600)
     for number, (column, (attack, eps)) in enumerate(zip(paper.columns, COLUMNS, strict=True)):

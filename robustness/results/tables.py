@@ -176,11 +176,11 @@ def transformations(rows: Sequence[Row]) -> str:
 
 
 def _transformations(rows: Sequence[Row], theirs: PublishedTable) -> str:
-    columns = (("clean", 0, False), ("SSP", 8, False), ("SSP", 16, False))
-    names = ("attack", "eps", "by someone who knows the defence", "defence")
-    cells = Cells(rows, names, lambda r: (family(r.attack), r.eps, r.attacker == "aware", r.defence))
-    seen = {(family(row.attack), row.eps, row.attacker == "aware") for row in rows} - set(columns)
-    others = sorted(seen, key=lambda c: (c[2], c[1], attack_key(c[0])))
+    columns = (("clean", 0, False, ""), ("SSP", 8, False, ""), ("SSP", 16, False, ""))
+    names = ("attack", "eps", "by someone who knows the defence", "series", "defence")
+    cells = Cells(rows, names, lambda r: (family(r.attack), r.eps, r.attacker == "aware", r.series, r.defence))
+    seen = {(family(row.attack), row.eps, row.attacker == "aware", row.series) for row in rows} - set(columns)
+    others = sorted(seen, key=lambda c: (c[2], natural(c[3]), c[1], attack_key(c[0])))
     defences = {
         **dict(defences_of(rows)),
         **{name: "baseline" for name in theirs.lines if name != "none"},
@@ -196,8 +196,12 @@ def _transformations(rows: Sequence[Row], theirs: PublishedTable) -> str:
         lines.append((defence, *pairs, *ours[len(columns) :], photos(found.values())))
     cells.all_placed()
     heads = [part for column in theirs.columns for part in (column, f"paper: {column}")]
-    heads += [f"{attack} {eps}{', aware' if aware else ''}" for attack, eps, aware in others]
+    heads += [_words(f"{attack} {eps}", "aware" if aware else "", series) for attack, eps, aware, series in others]
     return blocks(grid(("defence", *heads, "images"), lines), notes.lines())
+
+
+def _words(*words: str) -> str:
+    return ", ".join(word for word in words if word)
 
 
 def _known_first(known: Mapping[str, str], seen: set[str]) -> list[tuple[str, str]]:

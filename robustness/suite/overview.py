@@ -52,7 +52,7 @@ def knowing(session: Session, arena: Arena) -> list[Observation]:
     """Attackers who know the defence, on the purifier's default mode and on the baseline that does best unaware."""
     few = arena.first(session.sizes.aware_photos)
     found: list[Observation] = []
-    for victim in session.classifiers():
+    for victim in arena.classifiers():
         for eps in session.sizes.aware_eps:
             for defence in (session.purified[0], Jpeg(20)):
                 found += climb(session, few, victim, defence, eps).observations
@@ -67,7 +67,7 @@ def _unclimbed(session: Session, arena: Arena) -> None:
         f"suite {session.recorder.suite} lets attackers who know the purifier loose on its default mode, at eps "
         f"{', '.join(map(str, sizes.aware_eps))}"
     )
-    for victim in session.classifiers():
+    for victim in arena.classifiers():
         for eps in sizes.eps:
             for defence in session.purified:
                 if defence is not default or eps not in sizes.aware_eps:

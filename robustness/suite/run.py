@@ -27,10 +27,11 @@ def sections_of(session: Session) -> Iterator[Section]:
     """The parts of the suite that there are models and data for."""
     photos = session.arenas.get("classification")
     if photos is not None:
+        leading = photos.led(session.sizes.overview_victims)
         seen: list[Observation] = []
         known: list[Observation] = []
-        yield "unaware attackers", lambda: seen.extend(unaware(session, photos))
-        yield "attackers who know", lambda: known.extend(knowing(session, photos))
+        yield "unaware attackers", lambda: seen.extend(unaware(session, leading))
+        yield "attackers who know", lambda: known.extend(knowing(session, leading))
         yield "self-checks", lambda: check_suite(session, photos, seen, known)
     for task, table in TABLE_OF:
         arena = session.arenas.get(task)

@@ -17,7 +17,7 @@ from robustness.observations import Observation
 from robustness.results.row import Task
 from robustness.suite.recorder import Evidence, Place, Recorder
 from robustness.suite.sizes import Sizes
-from robustness.surrogates import Surrogate
+from robustness.surrogates import Surrogate, load_surrogate
 from robustness.victims.classification import Classifier
 from robustness.victims.victim import Victim
 
@@ -31,11 +31,19 @@ class Arena:
     victims: tuple[Victim, ...]
     source: str = "images"
 
-    def first(self, count: int | None) -> Arena:
-        """The same on the first ``count`` examples, or on all."""
-        if count is None or count >= len(self.bench.examples):
+    def first(self, count: int) -> Arena:
+        """The same on the first ``count`` examples."""
+        if count >= len(self.bench.examples):
             return self
         return replace(self, bench=replace(self.bench, examples=self.bench.examples.first(count)))
+
+    def led(self, count: int | None) -> Arena:
+        """The same with the first ``count`` victims alone, or with all."""
+        return replace(self, victims=self.victims[:count])
+
+    def classifiers(self) -> tuple[Classifier, ...]:
+        """The victims that classify."""
+        return tuple(victim for victim in self.victims if isinstance(victim, Classifier))
 
     def victim(self, name: str) -> Victim:
         """The victim of that name. Raises VictimError."""
@@ -69,7 +77,11 @@ class Session:
     def classifiers(self) -> tuple[Classifier, ...]:
         """The classification victims."""
         arena = self.arenas.get("classification")
-        return tuple(v for v in arena.victims if isinstance(v, Classifier)) if arena else ()
+        return arena.classifiers() if arena else ()
+
+    def surrogate_at(self, layer: str) -> Surrogate:
+        """The surrogate with the features of another of its layers, named as a submodule. Raises VictimError."""
+        return load_surrogate(self.store, self.surrogate.name, self.recorder.conditions.device, layer)
 
     def clean(self, arena: Arena, victims: Sequence[Victim] | None = None) -> Trial:
         """The arena's images as they are."""

@@ -10,9 +10,10 @@ from types import MappingProxyType
 @dataclass(frozen=True)
 class Sizes:
     """``eps`` in /255. ``photos`` are judged against unaware attackers, the first ``aware_photos`` of them against
-    those who know the purifier; ``scenes`` is the same for segmentation and detection, None for all there are.
+    those who know the purifier; ``scenes`` and ``aware_scenes`` are the same for segmentation and detection.
 
-    ``white`` and ``transfer`` are keys of the registry of attacks. ``heavy_aware`` adds the slow adaptive attacks.
+    ``overview_victims`` is how many classifiers the overview attacks in every way, the first of those named; None for
+    all. ``white`` and ``transfer`` are keys of the registry of attacks. ``heavy_aware`` adds the slow adaptive attacks.
     """
 
     eps: tuple[int, ...]
@@ -20,7 +21,9 @@ class Sizes:
     aware_photos: int
     aware_eps: tuple[int, ...]
     aware_steps: int
-    scenes: int | None
+    scenes: int
+    aware_scenes: int
+    overview_victims: int | None
     white: tuple[str, ...]
     transfer: tuple[str, ...]
     ssp_iterations: int
@@ -36,6 +39,8 @@ QUICK = Sizes(
     aware_eps=(2, 4, 8, 16),
     aware_steps=20,
     scenes=12,
+    aware_scenes=6,
+    overview_victims=None,
     white=("FGSM", "MI-FGSM", "PGD-10 untargeted"),
     transfer=("DIM", "SSP"),
     ssp_iterations=20,
@@ -45,11 +50,13 @@ QUICK = Sizes(
 )
 PAPER = Sizes(
     eps=(2, 4, 8, 16),
-    photos=100,
-    aware_photos=32,
+    photos=60,
+    aware_photos=16,
     aware_eps=(2, 4, 8, 16),
     aware_steps=100,
-    scenes=None,
+    scenes=48,
+    aware_scenes=16,
+    overview_victims=3,
     white=("FGSM", "R-FGSM", "I-FGSM", "MI-FGSM", "DIM", "DIM-TI", "PGD-10 targeted", "PGD-10 untargeted"),
     transfer=("MI-FGSM", "DIM", "DIM-TI", "FSA", "SSP", "FFF", "CDA"),
     ssp_iterations=100,

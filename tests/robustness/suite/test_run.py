@@ -10,6 +10,7 @@ from robustness.results.files import read_lines, read_rows, write_lines
 from robustness.suite import checks
 from robustness.suite.run import run_suite, sections_of
 from robustness.suite.session import Session
+from robustness.suite.tables import table_5
 
 QUICK = ["unaware attackers", "attackers who know", "self-checks", "T6"]
 
@@ -52,6 +53,16 @@ def test_a_run_measures_each_thing_once_and_again_the_same(
     assert [replace_seconds(row.model_dump()) for row in session.recorder.rows] == [
         replace_seconds(row.model_dump()) for row in rows
     ]
+
+
+def test_the_overview_may_be_of_the_first_victims_alone(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "ITERATIONS", (1, 2))
+    few = replace(session, sizes=replace(session.sizes, overview_victims=1))
+    run_suite(few, Progress(quiet=True))
+    first, second = (victim.name for victim in session.classifiers())
+    assert {row.victim for row in few.recorder.rows if row.table == "overview"} == {first}
+    table_5(few, few.arenas["classification"])
+    assert {row.victim for row in few.recorder.rows if row.table == "T5"} == {first, second}
 
 
 def replace_seconds(row: dict[str, object]) -> dict[str, object]:

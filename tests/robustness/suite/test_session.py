@@ -23,7 +23,12 @@ from robustness.surrogates import load_surrogate
 def test_an_arena_can_be_cut_to_its_first_examples(photos: Arena) -> None:
     assert len(photos.first(4).bench.examples) == 4
     assert photos.first(4).bench.examples.names == photos.bench.examples.names[:4]
-    assert photos.first(None) is photos
+    assert photos.first(99) is photos
+
+
+def test_an_arena_can_be_led_by_its_first_victims(photos: Arena) -> None:
+    assert photos.led(1).victims == photos.victims[:1]
+    assert photos.led(None) == photos
     assert photos.first(99) is photos
 
 

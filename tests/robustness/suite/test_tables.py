@@ -8,6 +8,7 @@ import torch
 
 from model_store.architectures import build
 from model_store.card import Card
+from robustness.attacks.ssp import SSP
 from robustness.defences import BASELINES, NoDefence
 from robustness.results.tables import table_of
 from robustness.suite.session import Arena, Session
@@ -138,14 +139,35 @@ def five(victim: Classifier) -> Classifier:
 def test_tables_6_and_7_meet_every_defence_clean_and_attacked(session: Session, scenes: Arena) -> None:
     sizes = replace(session.sizes, ssp_iterations=100)
     whole = replace(session, sizes=sizes, defences=(NoDefence(), *BASELINES))
-    found = transformations(whole, scenes, "T6")
-    assert len(found) == 3 * 10
-    assert {(row.attack, row.eps) for row in session.recorder.rows} == {("clean", 0), ("SSP", 8), ("SSP", 16)}
+    transformations(whole, scenes, "T6")
+    columns = {(row.attack, row.eps, row.series) for row in session.recorder.rows if row.attacker != "aware"}
+    assert columns == {
+        ("clean", 0, ""),
+        *(("SSP", eps, series) for eps in (8, 16) for series in ("", "relu2-2")),
+        ("PGD-10 untargeted", 16, ""),
+    }
     clean = row_of(session, attack="clean", defence="none")
     assert clean > 95
-    assert row_of(session, attack="SSP", eps=16, defence="none") < clean
+    assert row_of(session, attack="SSP", eps=16, defence="none", series="") < clean
     text = table_of("T6", session.recorder.rows)
     assert all(f"| {d.name} |" in text for d in (*BASELINES, *session.purified))
+
+
+def test_tables_6_and_7_show_who_knows_the_purifier_beside_who_does_not(session: Session, scenes: Arena) -> None:
+    transformations(session, scenes, "T6")
+    aware = [row for row in session.recorder.rows if row.attacker == "aware"]
+    assert [row.defence for row in aware] == [purifier.name for purifier in session.purified]
+    assert {(row.attack, row.eps) for row in aware} == {("full-gradient PGD-10 untargeted", 16)}
+    assert all(row.percent is not None and row.percent < 60 for row in aware)
+
+
+def test_the_shallower_layer_is_another_attack(session: Session, scenes: Arena) -> None:
+    transformations(session, scenes, "T6")
+    shallow = [row for row in session.recorder.rows if row.series == "relu2-2"]
+    assert {row.settings["layer"] for row in shallow} == {"features.8"}
+    deep = session.attack(scenes, session.surrogate.threat(SSP(16, iterations=2)), scenes.victims)
+    other = session.attack(scenes, session.surrogate_at("features.8").threat(SSP(16, iterations=2)), scenes.victims)
+    assert not deep.examples.pixels.equal(other.examples.pixels)
 
 
 def test_a_quick_suites_table_6_has_a_cell_for_each_of_its_rows(session: Session, scenes: Arena) -> None:
