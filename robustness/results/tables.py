@@ -13,7 +13,7 @@ from robustness.results.cells import NOT_APPLICABLE, Cells, Footnotes, blocks, g
 from robustness.results.costs import CostLine
 from robustness.results.order import attack_key, defence_key, defences_of, family, natural, victims_of
 from robustness.results.published import PUBLISHED, PublishedTable
-from robustness.results.row import Row
+from robustness.results.row import Attacker, Row
 
 TITLES: Mapping[str, str] = MappingProxyType(
     {
@@ -42,6 +42,8 @@ SERIES: Mapping[str, str] = MappingProxyType(
     }
 )
 TARGETED = "PGD-10 targeted"
+# The order of the columns that the paper's tables 6 and 7 do not have: its own attacker's first.
+_OTHERS: Sequence[Attacker] = ("none", "transfer", "white box", "aware")
 GENERATORS: Mapping[str, str] = MappingProxyType({"CDA imagenette": "CDA-ImageNet", "CDA camvid": ""})
 
 
@@ -176,11 +178,11 @@ def transformations(rows: Sequence[Row]) -> str:
 
 
 def _transformations(rows: Sequence[Row], theirs: PublishedTable) -> str:
-    columns = (("clean", 0, False, ""), ("SSP", 8, False, ""), ("SSP", 16, False, ""))
-    names = ("attack", "eps", "by someone who knows the defence", "series", "defence")
-    cells = Cells(rows, names, lambda r: (family(r.attack), r.eps, r.attacker == "aware", r.series, r.defence))
-    seen = {(family(row.attack), row.eps, row.attacker == "aware", row.series) for row in rows} - set(columns)
-    others = sorted(seen, key=lambda c: (c[2], natural(c[3]), c[1], attack_key(c[0])))
+    columns = (("clean", 0, "none", ""), ("SSP", 8, "transfer", ""), ("SSP", 16, "transfer", ""))
+    names = ("attack", "eps", "attacker", "series", "defence")
+    cells = Cells(rows, names, lambda r: (family(r.attack), r.eps, r.attacker, r.series, r.defence))
+    seen = {(family(row.attack), row.eps, row.attacker, row.series) for row in rows} - set(columns)
+    others = sorted(seen, key=lambda c: (_OTHERS.index(c[2]), natural(c[3]), c[1], attack_key(c[0])))
     defences = {
         **dict(defences_of(rows)),
         **{name: "baseline" for name in theirs.lines if name != "none"},
@@ -188,7 +190,7 @@ def _transformations(rows: Sequence[Row], theirs: PublishedTable) -> str:
     }
     notes, lines = Footnotes(), []
     for defence, role in sorted(defences.items(), key=lambda pair: defence_key(*pair)):
-        wanted = [c for c in (*columns, *others) if not c[2] or role == "purifier" or cells.has(*c, defence)]
+        wanted = [c for c in (*columns, *others) if c[2] != "aware" or role == "purifier" or cells.has(*c, defence)]
         found = {column: cells.at(*column, defence) for column in wanted}
         ours = [notes.cell(found[c]) if c in found else NOT_APPLICABLE for c in (*columns, *others)]
         beside = [paper(theirs.at(defence, column)) for column in theirs.columns]
@@ -196,7 +198,10 @@ def _transformations(rows: Sequence[Row], theirs: PublishedTable) -> str:
         lines.append((defence, *pairs, *ours[len(columns) :], photos(found.values())))
     cells.all_placed()
     heads = [part for column in theirs.columns for part in (column, f"paper: {column}")]
-    heads += [_words(f"{attack} {eps}", "aware" if aware else "", series) for attack, eps, aware, series in others]
+    heads += [
+        _words(f"{attack} {eps}", attacker if attacker != "transfer" else "", series)
+        for attack, eps, attacker, series in others
+    ]
     return blocks(grid(("defence", *heads, "images"), lines), notes.lines())
 
 

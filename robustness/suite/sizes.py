@@ -34,12 +34,12 @@ class Sizes:
 
 QUICK = Sizes(
     eps=(2, 4, 8, 16),
-    photos=40,
+    photos=32,
     aware_photos=16,
     aware_eps=(2, 4, 8, 16),
     aware_steps=20,
-    scenes=12,
-    aware_scenes=6,
+    scenes=8,
+    aware_scenes=4,
     overview_victims=None,
     white=("FGSM", "MI-FGSM", "PGD-10 untargeted"),
     transfer=("DIM", "SSP"),
