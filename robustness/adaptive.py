@@ -61,16 +61,25 @@ class Passage:
 
 @dataclass(frozen=True)
 class AwareKnowledge:
-    """What someone who knows ``victim`` and the ``passage`` to it knows of a batch."""
+    """What someone who knows ``victim`` and the ``passage`` to it knows of a batch.
+
+    ``same_noise``: every call of a batch draws the noise that its first call drew, so that what differs between two
+    candidates is not luck.
+    """
 
     victim: Victim
     passage: Passage
+    same_noise: bool = False
 
     def __call__(self, truths: Truths, generator: torch.Generator) -> Knowledge:
-        """The victim's own losses and logits, each call through fresh draws of the defence."""
+        """The victim's own losses and logits, each call through draws of the defence."""
         victim = self.victim
 
+        noise = generator.get_state()
+
         def versions(images: Tensor) -> Tensor:
+            if self.same_noise:
+                generator.set_state(noise)
             return self.passage(images, generator)
 
         known = Knowledge(loss=lambda images: victim.loss(versions(images), truths))
@@ -93,9 +102,11 @@ def aware(
     *,
     eot: int = 1,
     substitute: Defence | None = None,
+    same_noise: bool = False,
 ) -> Threat:
     """``attack`` on ``victim`` through ``defence``, whose noisy modes are drawn ``eot`` times a step.
 
+    ``same_noise`` draws once for all steps: for searches that compare candidates, not for gradients.
     Raises AttackError where the method asks for a gradient that is not there.
     """
     known = _drawn(defence, eot)
@@ -108,8 +119,8 @@ def aware(
     draws = f" EOT-{known.draw_count}" if known.draw_count > 1 else ""
     titled = Through(attack, f"{method} {attack.name}{draws}")
     passage = Passage(known, method, substitute)
-    identity = f"{victim.identity} behind {passage!r}"
-    return Threat(titled, victim.name, identity, AwareKnowledge(victim, passage), "aware")
+    identity = f"{victim.identity} behind {passage!r}{', the same noise at each step' if same_noise else ''}"
+    return Threat(titled, victim.name, identity, AwareKnowledge(victim, passage, same_noise), "aware")
 
 
 def _drawn(defence: Defence, eot: int) -> Defence:

@@ -27,8 +27,12 @@ Learn = Callable[[Truths, torch.Generator], Knowledge]
 T = TypeVar("T")
 
 
+# An L2 norm over all pixels under which a gradient is no direction: a saturated loss alone may well give 1e-13.
+VANISHED = 1e-20
+
+
 class GradientWatch:
-    """Notes the images whose input gradient was zero at the first step, or not finite at any: a masked gradient.
+    """Notes the images whose input gradient vanished at the first step, or was not finite at any: a masked gradient.
 
     Later zeros say nothing: they are what an attack that has long succeeded ends in.
     """
@@ -47,7 +51,7 @@ class GradientWatch:
         flat = gradient.detach().flatten(1)
         useless = ~flat.isfinite().all(dim=1)
         if self._steps == 0:
-            useless |= (flat == 0).all(dim=1)
+            useless |= flat.float().norm(dim=1) < VANISHED
         self.blind |= useless.cpu()
         self._steps += 1
 

@@ -141,4 +141,4 @@ def _package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise EvaluationError('mAP needs pycocotools; install the extra: pip install "nrp[evaluate]"') from error
+        raise EvaluationError('mAP needs pycocotools; install the extra: pip install -e ".[evaluate]"') from error

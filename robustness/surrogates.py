@@ -23,13 +23,17 @@ Network = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A network whose gradients are followed; ``layers`` name where ``features`` come from and what FFF excites."""
+    """A network whose gradients are followed; ``layers`` name where ``features`` come from and what FFF excites.
+
+    ``folders`` name the classes of its head; without them, or on other classes, only its features are of use.
+    """
 
     name: str
     identity: str
     module: nn.Module = field(repr=False)
     features: Network = field(repr=False)
     activations: Callable[[Tensor], list[Tensor]] = field(repr=False)
+    folders: tuple[str, ...] = ()
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, 3, H, W) in [0,1]."""
@@ -62,11 +66,12 @@ def load_surrogate(store: ModelStore, name: str, device: torch.device, layer: st
     """
     loaded = store.load(name)
     module = place(loaded.module, device)
+    folders = tuple(str(folder) for folder in loaded.card.recipe.get("folders", ()))
     excited = tuple(key for key, part in module.named_modules() if isinstance(part, nn.Conv2d))
     identity = f"{loaded.card.sha256} {layer or 'features'}"
     if layer is not None:
-        return Surrogate(name, identity, module, FeatureTap(module, layer), activations(module, excited))
+        return Surrogate(name, identity, module, FeatureTap(module, layer), activations(module, excited), folders)
     if not isinstance(module, VGG16Features):
         raise VictimError(f"{name} is no feature network; name one, or the layer of {name} whose features to attack")
-    trunk = tuple(key for key in excited if key.startswith("features."))
-    return Surrogate(name, identity, module, module.extract, activations(module, trunk))
+    trunk = tuple(key for key, part in module.features.named_modules(prefix="features") if isinstance(part, nn.ReLU))
+    return Surrogate(name, identity, module, module.extract, activations(module, trunk), folders)

@@ -21,7 +21,7 @@ from robustness.errors import EvaluationError
 try:
     from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
 except ImportError as error:
-    raise EvaluationError('ART is not installed; install the extra: pip install "nrp[art]"') from error
+    raise EvaluationError('ART is not installed; install the extra: pip install -e ".[art]"') from error
 
 Gradient = Literal["exact", "identity"]
 GRADIENTS: tuple[Gradient, ...] = ("exact", "identity")

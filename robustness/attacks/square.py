@@ -43,13 +43,16 @@ class Square(Attack):
     that the first squares cover; the paper's schedule, stretched over ``queries``, shrinks them. Images that are
     wrong already are left as they are, and broken ones are asked for no more; what is drawn for an image does not
     depend on that, nor on the draws of a randomised victim. An image that holds to the end is returned at its least
-    margin. Images (N, 3, H, W) in [0,1] to the same; ``eps`` in /255; ``queries`` an image, the clean one not counted.
+    margin. ``stubborn`` goes on with every image to the last query, for randomised victims, of whom one wrong answer
+    proves little. Images (N, 3, H, W) in [0,1] to the same; ``eps`` in /255; ``queries`` an image, the clean one not
+    counted.
     Raises AttackError for settings out of range.
     """
 
     eps: float
     queries: int = 5000
     initial: float = 0.8
+    stubborn: bool = False
 
     def __post_init__(self) -> None:
         if self.queries < 1 or not 0 < self.initial <= 1:
@@ -58,7 +61,7 @@ class Square(Attack):
     @property
     def name(self) -> str:
         """What tables call it."""
-        return titled("Square", self)
+        return titled("Square", self, "stubborn")
 
     def __call__(self, images: Tensor, knowledge: Knowledge, generator: torch.Generator) -> Tensor:
         """Adversaries of ``images``."""
@@ -72,7 +75,7 @@ class Square(Attack):
         best, lowest = self._stripes(images, logits, labels, generator)
         for query in range(self.queries - 1):
             inside, signs = self._square(images, query, generator)
-            (alive,) = torch.nonzero(lowest >= 0, as_tuple=True)
+            alive = self._alive(lowest)
             if len(alive) == 0:
                 break
             corner = images[alive] + signs[alive] * (self.eps / 255)
@@ -91,12 +94,16 @@ class Square(Attack):
         signs = _signs((count, channels, 1, width), generator).to(images.device)
         lowest = margins(logits(images).float(), labels)
         striped = project(images + signs * (self.eps / 255), images, self.eps)
-        (alive,) = torch.nonzero(lowest >= 0, as_tuple=True)
+        alive = self._alive(lowest)
         best = images.clone()
         if len(alive) > 0:
             best[alive] = striped[alive]
             lowest[alive] = margins(logits(striped[alive]).float(), labels[alive])
         return best, lowest
+
+    def _alive(self, margin: Tensor) -> Tensor:
+        """The places of the images to go on with."""
+        return torch.arange(len(margin), device=margin.device)[(margin >= 0) | self.stubborn]
 
     def _square(self, images: Tensor, query: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Where a query's square lies, bool (N, 1, H, W), and the corner it takes, (N, C, 1, 1) of -1 and 1."""

@@ -64,7 +64,7 @@ def _index(root: Path, split: str) -> Any:
     try:
         coco = importlib.import_module("pycocotools.coco")
     except ImportError as error:
-        raise EvaluationError('COCO needs pycocotools; install the extra: pip install "nrp[evaluate]"') from error
+        raise EvaluationError('COCO needs pycocotools; install the extra: pip install -e ".[evaluate]"') from error
     try:
         with redirect_stdout(io.StringIO()):
             return coco.COCO(str(path))

@@ -93,7 +93,7 @@ def panels(count: int, height: int) -> tuple[Figure, Sequence[Axes]]:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - an optional package
         from matplotlib.figure import Figure as NewFigure  # noqa: PLC0415
     except ImportError as error:
-        raise EvaluationError('plots need matplotlib; install the extra: pip install "nrp[evaluate]"') from error
+        raise EvaluationError('plots need matplotlib; install the extra: pip install -e ".[evaluate]"') from error
     figure = NewFigure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor="white")
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
     FigureCanvasAgg(figure)

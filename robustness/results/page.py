@@ -34,6 +34,10 @@ READING = """\
 * **eps** is how far an attack may change each pixel value, of 255. At 8 few people notice, at 16 many do.
 * A **white box** attacker holds the victim but does not know of the defence; **transfer** means the attack was made on
   another model; an **aware** attacker knows victim and defence, which is what a public purifier must expect.
+* Aware attacks come one after another, each on the images that are left: a figure counts what fell to the attacks
+  before it and at smaller budgets. Their *least* also counts what needs no knowledge at all.
+* A purifier may have been trained against the network that transfer attacks follow (its card names it as
+  `feature_network`), which flatters it; lines of another network say how much.
 * Adversaries are rounded to 8 bits before any defence sees them, as an upload is. Every defence sees the same images;
   aware attackers see the first of them only, because their attacks are slow.
 * The paper's figures are read from a scan; **~** marks one that is partly a guess."""
@@ -47,9 +51,12 @@ The paper's hours are of GPUs on large data, ours of the hardware named on small
 for, not which method is faster."""
 
 CHECKS_NOTE = """\
-An attack without a bound must leave no more than guessing gets. Of several decisions about the same image, each with
-fresh noise: the share of right *single* decisions, of images that the *majority* gets right, and of images that even
-the *worst* gets right, which is what an attacker leaves who may send the same image again and again."""
+Made in every suite with photos: an attack's loss must not fall with more iterations; knowing the defence must not
+leave more standing than not knowing it; a transfer attack must not beat the same white box; gradients must neither
+vanish nor be infinite; budgets must hold. An attack without a bound must leave no more than guessing gets. Of several
+decisions about the same image, each with fresh noise: the share of right *single* decisions, of images that the
+*majority* gets right, and of images that even the *worst* gets right, which is what an attacker leaves who may send the
+same image again and again."""
 
 FIGURES: Mapping[str, int] = MappingProxyType({"F1": 1, "F6": 6})
 # The rows of a defence card go onto that card; the page passes over them.
@@ -226,7 +233,7 @@ def _warnings(warnings: Sequence[str] | None) -> str:
     if warnings is None:
         return "This rendering was not told what the self-checks found."
     if not warnings:
-        return "Every self-check passed."
+        return "No self-check raised a warning."
     return "\n".join(f"* **Warning:** {sentence(escaped(warning))}" for warning in warnings)
 
 

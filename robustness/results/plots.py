@@ -149,7 +149,8 @@ def plot_iterations(rows: Sequence[Row], path: Path) -> Picture:
     made = f" made on {', '.join(sources)}" if sources else ""
     caption = (
         f"Suite {rows[0].suite}: accuracy of {victim} against the iterations of attacks{made}, eps {eps}. "
-        f"{photos(rows)} photos, bars are 95 % intervals."
+        f"{photos(rows)} photos, bars are 95 % intervals. SSP starts at a corner of its budget; the others step by a "
+        "tenth of it, so before ten iterations they have not used it up."
     )
     return Picture(path, "F6", "Accuracy against iterations, by attack", caption)
 

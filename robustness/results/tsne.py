@@ -40,7 +40,7 @@ def embed(values: Tensor, *, seed: int = 0, perplexity: float = 30.0) -> Points:
         from sklearn.decomposition import PCA  # noqa: PLC0415 - an optional package
         from sklearn.manifold import TSNE  # noqa: PLC0415
     except ImportError as error:
-        raise EvaluationError('t-SNE needs scikit-learn; install the extra: pip install "nrp[evaluate]"') from error
+        raise EvaluationError('t-SNE needs scikit-learn; install the extra: pip install -e ".[evaluate]"') from error
     if flat.shape[1] > DIMENSIONS:
         flat = PCA(min(DIMENSIONS, len(flat)), random_state=seed).fit_transform(flat)
     method = TSNE(perplexity=min(perplexity, (len(flat) - 1) / 3), init="pca", random_state=seed)
@@ -81,7 +81,7 @@ def _canvas() -> tuple[Figure, Sequence[Axes]]:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - an optional package
         from matplotlib.figure import Figure as NewFigure  # noqa: PLC0415
     except ImportError as error:
-        raise EvaluationError('plots need matplotlib; install the extra: pip install "nrp[evaluate]"') from error
+        raise EvaluationError('plots need matplotlib; install the extra: pip install -e ".[evaluate]"') from error
     figure = NewFigure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
     FigureCanvasAgg(figure)

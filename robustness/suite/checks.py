@@ -16,6 +16,7 @@ from robustness.attacks.pgd import PGD
 from robustness.defences import Defence, NoDefence, Purification
 from robustness.judgement import Trial, judge
 from robustness.observations import Observation
+from robustness.report import LEAST
 from robustness.seeds import derive_seed
 from robustness.selfchecks import (
     UNBOUNDED,
@@ -27,6 +28,7 @@ from robustness.selfchecks import (
     transfer_warnings,
     unbounded_warnings,
 )
+from robustness.suite.ladder import UNAWARE
 from robustness.suite.recorder import Place
 from robustness.suite.session import Arena, Session
 from robustness.victims.classification import Classifier
@@ -46,7 +48,8 @@ def check_suite(session: Session, arena: Arena, seen: Sequence[Observation], kno
     white = [o for o in seen if o.scenario.attacker == "white box"]
     transfer = [o for o in seen if o.scenario.attacker == "transfer"]
     session.warnings.extend(transfer_warnings(white, transfer))
-    session.warnings.extend(masking_warnings([o for o in seen if o.scenario.eps], known))
+    informed = [o for o in known if o.scenario.attack not in (LEAST, UNAWARE)]
+    session.warnings.extend(masking_warnings([o for o in seen if o.scenario.eps], informed))
     victim, purified = session.classifiers()[0], session.purified[0]
     few = arena.first(FEW)
     direct, through = _threats(victim, purified)

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
-from robustness.adaptive import Method, Through, aware
-from robustness.adversaries import Threat
-from robustness.attacks.autoattack import AutoAttack
-from robustness.attacks.pgd import PGD
-from robustness.attacks.square import Square
-from robustness.defences import Defence, Jpeg, Purification
-from robustness.judgement import judge
+from robustness.defences import Defence, Jpeg
 from robustness.observations import Observation, Scenario
 from robustness.report import LEAST
-from robustness.scores import accuracy
-from robustness.suite.recorder import Place
+from robustness.suite.ladder import OVERVIEW, Ladder, climb
 from robustness.suite.session import Arena, Session
-from robustness.suite.threats import transfers, white_boxes
-from robustness.victims.classification import Classifier
-
-OVERVIEW = Place("overview")
-EOT = 20
-QUERIES = 1000
+from robustness.suite.threats import named, transfers, unknowable, white_boxes
 
 
 def unaware(session: Session, arena: Arena) -> list[Observation]:
@@ -37,27 +21,41 @@ def unaware(session: Session, arena: Arena) -> list[Observation]:
     for threat in transfers(session, arena):
         others = tuple(victim for victim in arena.victims if victim.name != threat.target)
         found += session.measure(arena, session.attack(arena, threat, others), defences, OVERVIEW)
+    _lack_labels(session, arena, defences)
     return found
 
 
-@dataclass(frozen=True)
-class Ladder:
-    """What adaptive attackers leave, image by image: ``standing`` (N,) bool withstood all of them so far."""
+def _lack_labels(session: Session, arena: Arena, defences: Sequence[Defence]) -> None:
+    reason = f"{session.surrogate.name} tells other classes apart than the victims, so it has no loss to follow"
+    for key in unknowable(session, arena):
+        for eps in session.sizes.eps:
+            scenario = Scenario(named(session, key, eps).name, eps, "transfer", session.surrogate.name)
+            for victim in arena.classifiers():
+                for defence in defences:
+                    session.recorder.lack(OVERVIEW, arena.task, scenario, victim.name, defence, reason)
 
-    observations: list[Observation]
-    standing: Tensor
 
+def knowing(session: Session, arena: Arena, seen: Sequence[Observation]) -> list[Observation]:
+    """Attackers who know the defence, on the purifier's default mode and on JPEG 20, as a measure of what is usual.
 
-def knowing(session: Session, arena: Arena) -> list[Observation]:
-    """Attackers who know the defence, on the purifier's default mode and on the baseline that does best unaware."""
+    ``seen`` are the observations under unaware attackers; a minimum counts those as well.
+    """
     few = arena.first(session.sizes.aware_photos)
     found: list[Observation] = []
     for victim in arena.classifiers():
-        for eps in session.sizes.aware_eps:
-            for defence in (session.purified[0], Jpeg(20)):
-                found += climb(session, few, victim, defence, eps).observations
+        for defence in (session.purified[0], Jpeg(20)):
+            below: Ladder | None = None
+            for eps in sorted(session.sizes.aware_eps):
+                unaware = [o for o in seen if _is(o, victim.name, defence.name, eps)]
+                below = climb(session, few, victim, defence, eps, unaware=unaware, below=below)
+                found += below.observations
     _unclimbed(session, arena)
     return found
+
+
+def _is(seen: Observation, victim: str, defence: str, eps: int) -> bool:
+    """Whether this is of that victim and defence, attacked at ``eps`` or not at all."""
+    return (seen.victim, seen.defence) == (victim, defence) and seen.scenario.eps in (0, eps)
 
 
 def _unclimbed(session: Session, arena: Arena) -> None:
@@ -74,77 +72,3 @@ def _unclimbed(session: Session, arena: Arena) -> None:
                     scenario = Scenario(LEAST, eps, "aware")
                     weights = {session.purifier: defence.weights}
                     session.recorder.lack(OVERVIEW, arena.task, scenario, victim.name, defence, reason, weights)
-
-
-def climb(session: Session, arena: Arena, victim: Classifier, defence: Defence, eps: int) -> Ladder:
-    """Adaptive attacks from the cheapest to the dearest, each on the images that withstood those before it.
-
-    Every row counts all images, those that fell before as fallen: it is the minimum so far, image by image. The last
-    row is the minimum over all.
-    """
-    standing = torch.ones(len(arena.bench.examples), dtype=torch.bool)
-    observations: list[Observation] = []
-    for threat in ladder(session, defence, victim, eps):
-        attacked = int(standing.sum())
-        if attacked:
-            standing = _tried(session, arena, threat, victim, defence, standing)
-        observations.append(_seen(threat.scenario, victim, defence, standing))
-        facts = {"attack": repr(threat.attack), "attacked": attacked, "counts": "minimum with all attacks above"}
-        _record(session, arena, observations[-1], defence, facts)
-    observations.append(_seen(Scenario(LEAST, eps, "aware"), victim, defence, standing))
-    _record(
-        session, arena, observations[-1], defence, {"attacks": [seen.scenario.attack for seen in observations[:-1]]}
-    )
-    return Ladder(observations, standing)
-
-
-def _tried(
-    session: Session, arena: Arena, threat: Threat, victim: Classifier, defence: Defence, standing: Tensor
-) -> Tensor:
-    """Which images (N,) still stand after ``threat`` was made on those that stood."""
-    places = standing.nonzero().flatten()
-    part = replace(arena, bench=replace(arena.bench, examples=arena.bench.examples.pick(places)))
-    (seen,) = judge(part.bench, session.attack(part, threat, (victim,)), defence)
-    left = torch.zeros_like(standing)
-    left[places] = seen.correct
-    return left
-
-
-def _seen(scenario: Scenario, victim: Classifier, defence: Defence, standing: Tensor) -> Observation:
-    return Observation(scenario, victim.name, defence.name, defence.role, accuracy(standing))
-
-
-def _record(session: Session, arena: Arena, seen: Observation, defence: Defence, facts: dict[str, object]) -> None:
-    trial = session.clean(arena, [victim for victim in arena.victims if victim.name == seen.victim])
-    evidence = session.evidence(arena, trial, defence, seen.victim, facts, 0.0)
-    session.recorder.add(OVERVIEW, arena.task, seen, evidence)
-
-
-def ladder(session: Session, defence: Defence, victim: Classifier, eps: int) -> Iterator[Threat]:
-    """The adaptive attacks on ``defence`` at ``eps``, cheapest first; the suite's sizes say how far up it goes."""
-    steps, heavy = session.sizes.aware_steps, session.sizes.heavy_aware
-    exact: Method = "full-gradient" if defence.differentiable else "BPDA"
-    blind = Through(PGD(eps), f"blind {PGD(eps).name}")
-    yield Threat(blind, victim.name, victim.identity, victim.knowledge, "aware")
-    yield aware(PGD(eps, iterations=steps), defence, victim, "BPDA")
-    if exact == "full-gradient":
-        yield aware(PGD(eps, iterations=steps), defence, victim, exact)
-    if not heavy:
-        return
-    yield aware(PGD(eps, iterations=steps, step=max(0.5, eps / 10)), defence, victim, exact)
-    if isinstance(defence, Purification):
-        static = _static(session, defence)
-        yield aware(PGD(eps, iterations=steps), defence, victim, "BPDA-substitute", substitute=static)
-        if not defence.mode.static:
-            yield aware(PGD(eps, iterations=EOT), defence, victim, exact, eot=EOT)
-    standard = AutoAttack(eps) if defence.draw_count == 1 else AutoAttack(eps, "rand", iterations=EOT)
-    yield aware(standard, defence, victim, exact)
-    yield aware(Square(eps, queries=QUERIES), defence, victim, "BPDA")
-
-
-def _static(session: Session, defence: Purification) -> Defence:
-    """The purifier without its noise: what an attacker would differentiate who gave up on averaging draws."""
-    for candidate in session.purified:
-        if candidate.mode.static:
-            return candidate
-    return defence.with_draws(1)

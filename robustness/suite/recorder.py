@@ -112,6 +112,8 @@ class Recorder:
                 missing=reason,
                 weights=dict(weights),
                 versions=self.versions,
+                device=self.conditions.device.type,
+                precision=self.conditions.precision,
                 seed=self.conditions.seed,
                 command=self.command,
             )

@@ -31,12 +31,12 @@ def sections_of(session: Session) -> Iterator[Section]:
         seen: list[Observation] = []
         known: list[Observation] = []
         yield "unaware attackers", lambda: seen.extend(unaware(session, leading))
-        yield "attackers who know", lambda: known.extend(knowing(session, leading))
+        yield "attackers who know", lambda: known.extend(knowing(session, leading, seen))
         yield "self-checks", lambda: check_suite(session, photos, seen, known)
     for task, table in TABLE_OF:
         arena = session.arenas.get(task)
         if arena is not None:
-            few = arena.first(session.sizes.scenes)
+            few = arena.spread(session.sizes.scenes)
             yield table, lambda few=few, table=table: transformations(session, few, table)  # type: ignore[misc]
     if not session.sizes.paper_tables:
         return

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import torch
+
 from model_store.store import ModelStore
 from robustness.adversaries import Threat
 from robustness.defences import Defence, Purification
@@ -36,6 +38,14 @@ class Arena:
         if count >= len(self.bench.examples):
             return self
         return replace(self, bench=replace(self.bench, examples=self.bench.examples.first(count)))
+
+    def spread(self, count: int) -> Arena:
+        """The same on ``count`` examples spread over all: neighbouring scenes of a video are much the same."""
+        there = len(self.bench.examples)
+        if count >= there:
+            return self
+        places = torch.arange(count) * there // count
+        return replace(self, bench=replace(self.bench, examples=self.bench.examples.pick(places)))
 
     def led(self, count: int | None) -> Arena:
         """The same with the first ``count`` victims alone, or with all."""
@@ -78,6 +88,20 @@ class Session:
         """The classification victims."""
         arena = self.arenas.get("classification")
         return arena.classifiers() if arena else ()
+
+    @cached_property
+    def outsider(self) -> Surrogate | None:
+        """The network, unknown to the purifier's training, that the suite's sizes name; None if the store lacks it."""
+        if self.sizes.outsider is None:
+            return None
+        name, layer = self.sizes.outsider
+        if name not in self.store.names():
+            self.warnings.append(
+                f"the store holds no {name}, so every transfer attack follows {self.surrogate.name}, which the "
+                "purifier may have been trained against; train it with `make victims`"
+            )
+            return None
+        return load_surrogate(self.store, name, self.recorder.conditions.device, layer)
 
     def surrogate_at(self, layer: str) -> Surrogate:
         """The surrogate with the features of another of its layers, named as a submodule. Raises VictimError."""

@@ -14,6 +14,7 @@ class Sizes:
 
     ``overview_victims`` is how many classifiers the overview attacks in every way, the first of those named; None for
     all. ``white`` and ``transfer`` are keys of the registry of attacks. ``heavy_aware`` adds the slow adaptive attacks.
+    ``outsider`` names a second network that transfer attacks follow, and its layer.
     """
 
     eps: tuple[int, ...]
@@ -29,23 +30,25 @@ class Sizes:
     ssp_iterations: int
     fff_iterations: int
     heavy_aware: bool
+    outsider: tuple[str, str] | None
     paper_tables: bool
 
 
 QUICK = Sizes(
     eps=(2, 4, 8, 16),
-    photos=32,
+    photos=30,
     aware_photos=16,
     aware_eps=(2, 4, 8, 16),
     aware_steps=20,
     scenes=8,
     aware_scenes=4,
     overview_victims=None,
-    white=("FGSM", "MI-FGSM", "PGD-10 untargeted"),
+    white=("FGSM", "DIM", "PGD-10 untargeted"),
     transfer=("DIM", "SSP"),
     ssp_iterations=20,
     fff_iterations=0,
     heavy_aware=False,
+    outsider=None,
     paper_tables=False,
 )
 PAPER = Sizes(
@@ -62,6 +65,7 @@ PAPER = Sizes(
     ssp_iterations=100,
     fff_iterations=10_000,
     heavy_aware=True,
+    outsider=("imagenette-vgg", "features.13"),
     paper_tables=True,
 )
 SUITES: Mapping[str, Sizes] = MappingProxyType({"quick": QUICK, "paper": PAPER})

@@ -108,7 +108,7 @@ def transformations(session: Session, arena: Arena, table: str) -> list[Observat
         found += session.measure(arena, _features_attacked(session, arena, eps), defences, Place(table))
         trial = _features_attacked(session, arena, eps, SHALLOW[1])
         found += session.measure(arena, trial, defences, Place(table, SHALLOW[0]), layer=SHALLOW[1])
-    return found + _known_victims(session, arena.first(session.sizes.aware_scenes), defences, table)
+    return found + _known_victims(session, arena.spread(session.sizes.aware_scenes), defences, table)
 
 
 def _known_victims(session: Session, arena: Arena, defences: Sequence[Defence], table: str) -> list[Observation]:

@@ -19,6 +19,9 @@ from robustness.seeds import derive_seed
 from robustness.suite.session import Arena, Session
 from robustness.victims.victim import Victim
 
+LABELLED = frozenset({"FGSM", "R-FGSM", "I-FGSM", "MI-FGSM", "DIM", "DIM-TI"})
+OUTSIDERS_ATTACKS = ("DIM", "SSP")
+FFF_EPS = 16
 PERTURBERS = ("cda-imagenette", "cda-camvid")
 
 
@@ -37,15 +40,30 @@ def white_boxes(session: Session, victims: Sequence[Victim]) -> Iterator[tuple[V
 
 
 def transfers(session: Session, arena: Arena) -> Iterator[Threat]:
-    """Each of the suite's transfer attacks at each budget; a generator for CDA only where the store has one."""
+    """Each of the suite's transfer attacks at each budget; a generator for CDA only where the store has one.
+
+    The purifier may have been trained against the surrogate; the outsider's attacks show what that hides.
+    """
+    known = tuple(key for key in session.sizes.transfer if key not in unknowable(session, arena))
     for eps in session.sizes.eps:
-        for key in session.sizes.transfer:
+        for key in known:
             if key == "CDA":
                 yield from generated(session, eps)
             elif key == "FFF":
                 yield fooling_noise(session, arena, eps)
             else:
                 yield session.surrogate.threat(named(session, key, eps))
+        outsider = session.outsider
+        if outsider is not None:
+            for key in OUTSIDERS_ATTACKS:
+                yield outsider.threat(named(session, key, eps))
+
+
+def unknowable(session: Session, arena: Arena) -> tuple[str, ...]:
+    """The transfer attacks that need a label, where the surrogate's classes are not the victims'."""
+    if all(victim.folders == session.surrogate.folders for victim in arena.classifiers()):
+        return ()
+    return tuple(key for key in session.sizes.transfer if key in LABELLED)
 
 
 def generated(session: Session, eps: float) -> list[Threat]:
@@ -60,17 +78,23 @@ def generated(session: Session, eps: float) -> list[Threat]:
 
 
 def fooling_noise(session: Session, arena: Arena, eps: float) -> Threat:
-    """FFF: universal noise for the arena's image size, made once from the surrogate's activations alone."""
+    """FFF: universal noise for the arena's image size, made once from the surrogate's activations alone.
+
+    It is made at the paper's 16/255, which takes minutes, and scaled to other budgets.
+    """
     bench, surrogate = arena.bench, session.surrogate
     shape = tuple(bench.examples.pixels.shape[1:])
     iterations = session.sizes.fff_iterations
     conditions = bench.conditions
-    seed = derive_seed(conditions.seed, "FFF", int(eps))
+    seed = derive_seed(conditions.seed, "FFF", FFF_EPS)
+    settings = FoolSettings(device=conditions.device)
     made_from = {
         "attack": "FFF",
+        "settings": repr(settings),
+        "torch": str(torch.__version__),
         "surrogate": surrogate.identity,
         "shape": list(shape),
-        "eps": eps,
+        "eps": FFF_EPS,
         "iterations": iterations,
         "seed": seed,
         "precision": conditions.attack_precision,
@@ -78,13 +102,12 @@ def fooling_noise(session: Session, arena: Arena, eps: float) -> Threat:
     }
 
     def make() -> dict[str, torch.Tensor]:
-        bench.progress.begin(f"FFF noise, eps {eps:g}/255")
-        settings = FoolSettings(device=conditions.device)
+        bench.progress.begin(f"FFF noise, eps {FFF_EPS}/255")
         with bench.progress.bar(iterations, "step") as bar, conditions.attack_autocast():
             noise = fast_feature_fool(
                 surrogate.activations,
                 (shape[1], shape[2]),
-                eps,
+                FFF_EPS,
                 iterations,
                 generator=seeded(seed),
                 settings=settings,
@@ -92,8 +115,10 @@ def fooling_noise(session: Session, arena: Arena, eps: float) -> Threat:
             )
         return {"noise": noise}
 
-    noise = bench.cache.recall(f"FFF noise eps{eps:g} {surrogate.name}", made_from, make)["noise"]
-    return Threat(Universal(noise, eps, "FFF"), surrogate.name, surrogate.identity, _nothing, "transfer")
+    noise = bench.cache.recall(f"FFF noise eps{FFF_EPS} {surrogate.name}", made_from, make)["noise"]
+    return Threat(
+        Universal(noise * (eps / FFF_EPS), eps, "FFF"), surrogate.name, surrogate.identity, _nothing, "transfer"
+    )
 
 
 def _nothing(truths: Truths, generator: torch.Generator) -> Knowledge:

@@ -73,7 +73,14 @@ def built_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store.publish(noisy, build("identity"))
     torch.manual_seed(2)
     shape = {"classes": 3, "width": 0.0625}
-    features = Card(name="features", summary="s", task="feature-network", architecture="vgg16_conv3_3", arguments=shape)
+    features = Card(
+        name="features",
+        summary="s",
+        task="feature-network",
+        architecture="vgg16_conv3_3",
+        arguments=shape,
+        recipe={"folders": FOLDERS},
+    )
     store.publish(features, build("vgg16_conv3_3", shape))
     return store.root
 

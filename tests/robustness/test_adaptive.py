@@ -161,6 +161,18 @@ def test_noise_is_fresh_at_each_step_and_a_static_mode_has_none(method: Method) 
     assert torch.equal(still(images(), source), still(images(), source))
 
 
+def test_the_same_noise_is_drawn_for_a_whole_search(victim: Classifier) -> None:
+    defence = purification(NOISY)
+    labels = {"labels": torch.zeros(2, dtype=torch.int64)}
+    for same in (False, True):
+        threat = aware(PGD(8), defence, victim, "BPDA", eot=2, same_noise=same)
+        logits = threat.learn(labels, generator()).logits
+        assert logits is not None
+        assert torch.equal(logits(images()), logits(images())) is same
+    fresh, still = (aware(PGD(8), defence, victim, "BPDA", same_noise=same) for same in (False, True))
+    assert fresh.identity != still.identity
+
+
 def test_the_attacker_averages_over_as_many_draws_as_it_is_told(victim: Classifier) -> None:
     def drawn(mode: InferenceMode, eot: int) -> tuple[int, str]:
         threat = aware(PGD(4), purification(mode), victim, "BPDA", eot=eot)

@@ -141,6 +141,14 @@ def test_the_watch_sees_one_bad_image_among_good_ones() -> None:
     assert watch.blind.tolist() == [False, True, False]
 
 
+def test_the_watch_sees_a_gradient_too_small_to_be_a_direction() -> None:
+    watch = GradientWatch(2)
+    images = torch.ones(2, 3, 2, 2, requires_grad=True)
+    scale = torch.tensor([1e-13, 1e-25]).view(2, 1, 1, 1)
+    torch.autograd.grad((watch(images) * scale).sum(), images)
+    assert watch.blind.tolist() == [False, True]
+
+
 def test_a_gradient_that_vanishes_after_the_first_step_is_no_doubt() -> None:
     watch = GradientWatch(2)
     for scale, expected in ((1.0, [False, False]), (0.0, [False, False]), (float("inf"), [True, True])):

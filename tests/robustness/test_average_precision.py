@@ -149,5 +149,5 @@ def test_it_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_without_pycocotools_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
-    with pytest.raises(EvaluationError, match=r'pip install "nrp\[evaluate\]"'):
+    with pytest.raises(EvaluationError, match=r'pip install -e "\.\[evaluate\]"'):
         match(*crowd(2, torch.Generator().manual_seed(0)), CLASSES)

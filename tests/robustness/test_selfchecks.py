@@ -104,7 +104,7 @@ def test_a_real_attack_passes_the_checks_of_bound_loss_budget_and_gradient(
     leaf = images.requires_grad_(True)
     (gradient,) = torch.autograd.grad(known.loss(leaf).sum(), leaf)
     norms = gradient.flatten(1).norm(dim=1)
-    assert gradient_warnings("PGD", norms == 0, norms) == []
+    assert gradient_warnings("PGD", norms == 0) == []
 
 
 def test_a_loss_that_falls_is_reported_once_for_each_fall() -> None:
@@ -218,14 +218,7 @@ def test_useless_gradients_are_reported() -> None:
 
 @pytest.mark.parametrize(("blind", "count"), [(0, 50), (2, 50), (20, 1000)])
 def test_a_few_useless_gradients_are_not(blind: int, count: int) -> None:
-    assert gradient_warnings("PGD", first(blind, count), torch.ones(count)) == []
-
-
-@pytest.mark.parametrize("norm", [0.0, 1e-13, math.nan])
-def test_vanishing_gradients_are_reported(norm: float) -> None:
-    norms = torch.tensor([1.0, norm, norm, norm])
-    (warning,) = gradient_warnings("PGD", torch.zeros(4, dtype=torch.bool), norms)
-    assert "median norm" in warning
+    assert gradient_warnings("PGD", first(blind, count)) == []
 
 
 def test_adversaries_outside_the_budget_are_reported() -> None:

@@ -17,14 +17,14 @@ from robustness.surrogates import Surrogate, load_surrogate
 CPU = torch.device("cpu")
 
 
-def test_a_feature_network_gives_its_own_features_and_excites_its_own_convolutions(surrogate: Surrogate) -> None:
+def test_a_feature_network_gives_its_own_features_and_excites_its_own_layers(surrogate: Surrogate) -> None:
     module = surrogate.module
     images = torch.rand(2, 3, 16, 16)
     torch.testing.assert_close(surrogate.features(images), module.extract(images))  # type: ignore[operator]
     torch.testing.assert_close(surrogate.logits(images), module(images))
     excited = surrogate.activations(images)
     assert [layer.shape[1] for layer in excited] == [4, 4, 8, 8, 16, 16, 16]  # the trunk's seven, not the head's
-    assert excited[-1].min() < 0  # before the ReLU
+    assert all(layer.min() == 0 for layer in excited)  # after the ReLU: what it removes excites nothing
 
 
 def test_a_layer_of_a_classifier_is_read_where_it_is_named(store: ModelStore) -> None:

@@ -27,7 +27,7 @@ def test_a_missing_package_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    with pytest.raises(AttackError, match=r'pip install "nrp\[evaluate\]"'):
+    with pytest.raises(AttackError, match=r'pip install -e "\.\[evaluate\]"'):
         AutoAttack(8, installed)(images, known(network, images), seeded())
 
 
@@ -115,3 +115,21 @@ def test_the_package_leaves_no_trace_in_the_process(
 def test_cut_schedules_show_in_the_name() -> None:
     assert QUICK.name == "AutoAttack standard (iterations 5, queries 20)"
     assert AutoAttack(8, "rand").name == "AutoAttack rand"
+
+
+def test_rand_hands_back_no_clean_image_after_one_lucky_draw(
+    network: nn.Module, images: Tensor, known: Known, seeded: Seeded
+) -> None:
+    pytest.importorskip("pyautoattack")
+    knowledge = known(network, images)
+    noise = torch.Generator().manual_seed(2)
+
+    def lucky(candidates: Tensor) -> Tensor:
+        logits: Tensor = network(candidates)
+        return logits + 4 * torch.randn(logits.shape, generator=noise)
+
+    attack = AutoAttack(8, "rand", iterations=5)
+    found = attack(images, Knowledge(logits=lucky, labels=knowledge.labels), seeded())
+    assert (found != images).flatten(1).any(1).all()
+    assert knowledge.loss is not None
+    assert (knowledge.loss(found) > knowledge.loss(images)).all()

@@ -108,3 +108,27 @@ def test_what_happens_to_one_image_does_not_depend_on_the_others(seeded: Seeded)
 def test_settings_that_make_no_attack_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(AttackError, match="at least one query"):
         Square(8, **settings)  # type: ignore[arg-type]
+
+
+class Lucky:
+    """Two classes whose margin is how dark an image is, plus noise that now and then hides it."""
+
+    def __init__(self) -> None:
+        self.noise = torch.Generator().manual_seed(1)
+        self.sizes: list[int] = []
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.sizes.append(len(images))
+        margin = 0.5 - images.mean((1, 2, 3)) + torch.randn(len(images), generator=self.noise)
+        return torch.stack([margin, torch.zeros(len(images))], dim=1)
+
+
+def test_a_stubborn_search_is_not_ended_by_a_lucky_draw(seeded: Seeded) -> None:
+    images = torch.full((8, 3, 6, 6), 0.4)
+    labels = torch.zeros(8, dtype=torch.int64)
+    quick, stubborn = Lucky(), Lucky()
+    found = Square(8, queries=20)(images, Knowledge(logits=quick, labels=labels), seeded())
+    assert (found == images).flatten(1).all(1).any()
+    found = Square(8, queries=20, stubborn=True)(images, Knowledge(logits=stubborn, labels=labels), seeded())
+    assert set(stubborn.sizes) == {8}
+    assert (found != images).flatten(1).any(1).all()

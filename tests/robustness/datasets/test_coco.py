@@ -105,5 +105,5 @@ def test_what_is_missing_or_damaged_is_named(coco: Path, tmp_path: Path) -> None
 
 def test_without_pycocotools_the_extra_is_named(coco: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
-    with pytest.raises(EvaluationError, match=r"nrp\[evaluate\]"):
+    with pytest.raises(EvaluationError, match=r"\.\[evaluate\]"):
         read_coco(coco, (20, 20))

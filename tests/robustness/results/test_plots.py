@@ -94,7 +94,7 @@ def test_victims_are_not_mixed(rows: tuple[Row, ...], tmp_path: Path) -> None:
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    with pytest.raises(EvaluationError, match=r"nrp\[evaluate\]"):
+    with pytest.raises(EvaluationError, match=r"\.\[evaluate\]"):
         canvas.panels(1, 100)
 
 

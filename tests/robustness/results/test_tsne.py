@@ -66,5 +66,5 @@ def test_a_missing_package_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str, module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(EvaluationError, match=rf"{package}; install the extra: pip install \"nrp\[evaluate\]\""):
+    with pytest.raises(EvaluationError, match=rf"{package}; install the extra: pip install -e \"\.\[evaluate\]\""):
         plot_tsne(clusters(1.0), clusters(1.0), LABELS, ["a", "b", "c"], tmp_path / "x.png", layer="conv3-3")

@@ -61,7 +61,7 @@ def seen(right: int, attacker: str, defence: str = "none", attack: str = "DIM") 
 @pytest.mark.usefixtures("quick_checks")
 def test_a_sound_run_is_checked_and_not_doubted(session: Session, photos: Arena) -> None:
     found = unaware(session, photos)
-    known = knowing(session, photos)
+    known = knowing(session, photos, found)
     session.warnings.clear()
     check_suite(session, photos, found, known)
     assert session.warnings == []

@@ -7,14 +7,16 @@ from itertools import pairwise
 import pytest
 import torch
 
+from model_store.inference import PUBLISHED
 from robustness.adversaries import Threat, white_box
 from robustness.attacks.single_step import FGSM
 from robustness.defences import Defence, Jpeg
 from robustness.judgement import attacked, judge
 from robustness.report import LEAST
 from robustness.results.overview import Overview, overview_table
-from robustness.suite import overview
-from robustness.suite.overview import climb, knowing, ladder, unaware
+from robustness.suite import ladder as rungs
+from robustness.suite.ladder import UNAWARE, climb, ladder
+from robustness.suite.overview import knowing, unaware
 from robustness.suite.session import Arena, Session
 from robustness.victims.classification import Classifier
 
@@ -59,7 +61,7 @@ def test_a_transfer_is_not_judged_on_the_network_it_was_made_on(session: Session
 def test_each_attack_of_the_ladder_is_made_on_those_that_still_stand(
     session: Session, photos: Arena, attacks_run: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overview, "ladder", weak_and_strong)
+    monkeypatch.setattr(rungs, "ladder", weak_and_strong)
     found = climb(session, photos, session.classifiers()[0], session.purified[1], 4)
     standing = [int(o.correct.sum()) for o in found.observations]
     assert 9 > standing[0] > standing[1] >= standing[2] > 0
@@ -94,7 +96,7 @@ def test_the_last_row_is_what_all_of_them_leave(session: Session, photos: Arena)
 def test_an_attack_that_has_no_one_left_is_recorded_and_not_made(
     session: Session, photos: Arena, attacks_run: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overview, "ladder", weak_and_strong)
+    monkeypatch.setattr(rungs, "ladder", weak_and_strong)
     victim = session.classifiers()[0]
     examples = photos.bench.examples
     wrong = victim.logits(examples.pixels / 255).argmin(1)
@@ -109,21 +111,16 @@ def names(session: Session, defence: Defence, eps: int = 8) -> list[str]:
     return [threat.attack.name for threat in ladder(session, defence, session.classifiers()[0], eps)]
 
 
-def test_a_quick_ladder_goes_blind_then_bpda_then_the_full_gradient(session: Session) -> None:
-    blind = "blind PGD-10 untargeted"
-    assert names(session, session.purified[0]) == [
-        blind,
-        "BPDA PGD-2 untargeted",
-        "full-gradient PGD-2 untargeted",
-    ]
-    assert names(session, Jpeg(20)) == [blind, "BPDA PGD-2 untargeted"]
+def test_a_quick_ladder_goes_from_bpda_to_the_full_gradient(session: Session) -> None:
+    assert names(session, session.purified[0]) == ["BPDA PGD-2 untargeted", "full-gradient PGD-2 untargeted"]
+    assert names(session, Jpeg(20)) == ["BPDA PGD-2 untargeted"]
 
 
 def test_a_heavy_ladder_ends_in_autoattack_and_a_black_box(session: Session) -> None:
     heavy = replace(session, sizes=replace(session.sizes, heavy_aware=True))
     dynamic, static = heavy.purified
     randomised = names(heavy, dynamic)
-    assert "full-gradient PGD-2 untargeted (step 0.8)" in randomised
+    assert "full-gradient PGD-2 x3 untargeted (step 0.8)" in randomised
     assert "BPDA-substitute PGD-2 untargeted" in randomised
     assert "full-gradient PGD-20 untargeted EOT-20" in randomised
     assert "AutoAttack rand" in randomised[-2]
@@ -131,27 +128,48 @@ def test_a_heavy_ladder_ends_in_autoattack_and_a_black_box(session: Session) -> 
     still = names(heavy, static)
     assert "AutoAttack standard" in still[-2]
     assert not any("EOT" in name for name in still)
-    for defence in (dynamic, static, Jpeg(20)):
+    published = replace(dynamic, mode=PUBLISHED)
+    assert published.draw_count == 1
+    assert "AutoAttack rand" in names(heavy, published)[-2]
+    for defence in (dynamic, static, published, Jpeg(20)):
         assert len(set(names(heavy, defence))) == len(names(heavy, defence))
     assert not any("full-gradient" in name or "substitute" in name for name in names(heavy, Jpeg(20)))
 
 
 def test_who_knows_meets_the_first_photos_the_default_mode_and_jpeg(session: Session, photos: Arena) -> None:
-    found = knowing(session, photos)
+    found = knowing(session, photos, unaware(session, photos))
     assert {(o.victim, o.defence, o.scenario.eps) for o in found} == {
         (victim, defence, 8) for victim in ("victim-a", "victim-b") for defence in ("purifier heavy", "JPEG 20")
     }
     assert {o.score.count for o in found} == {6}
+    assert sum(o.scenario.attack == UNAWARE for o in found) == 4
     lacking = [row for row in session.recorder.rows if row.missing]
     assert {(row.victim, row.defence, row.eps) for row in lacking} == {
         (victim, "purifier static", 8) for victim in ("victim-a", "victim-b")
     }
 
 
+def test_the_least_counts_what_needs_no_knowledge(session: Session, photos: Arena) -> None:
+    seen = unaware(session, photos)
+    for one in knowing(session, photos, seen):
+        if one.scenario.attack != LEAST:
+            continue
+        for other in seen:
+            if (other.victim, other.defence) == (one.victim, one.defence):
+                assert (one.correct <= other.correct[: len(one.correct)]).all()
+
+
+def test_what_fell_at_a_small_budget_has_fallen_at_a_larger(session: Session, photos: Arena) -> None:
+    wider = replace(session, sizes=replace(session.sizes, eps=(2, 16), aware_eps=(16, 2)))
+    found = [o for o in knowing(wider, photos, unaware(wider, photos)) if o.scenario.attack == LEAST]
+    for small, large in zip(found[::2], found[1::2], strict=True):
+        assert (small.scenario.eps, large.scenario.eps) == (2, 16)
+        assert (large.correct <= small.correct).all()
+
+
 def test_the_rows_make_a_whole_overview(session: Session, photos: Arena) -> None:
     wider = replace(session, sizes=replace(session.sizes, eps=(4, 8)))
-    unaware(wider, photos)
-    knowing(wider, photos)
+    knowing(wider, photos, unaware(wider, photos))
     whole = Overview(session.recorder.rows)
     for eps in (4, 8):
         for victim in whole.victims:

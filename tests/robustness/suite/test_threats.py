@@ -11,7 +11,7 @@ from robustness.attacks.ssp import SSP
 from robustness.attacks.universal import Universal
 from robustness.judgement import attacked
 from robustness.suite.session import Arena, Session
-from robustness.suite.threats import fooling_noise, generated, named, transfers, white_boxes
+from robustness.suite.threats import fooling_noise, generated, named, transfers, unknowable, white_boxes
 
 
 def publish_perturber(session: Session, name: str) -> None:
@@ -54,6 +54,27 @@ def test_transfers_follow_the_surrogate(session: Session, photos: Arena) -> None
     assert {(t.scenario.attacker, t.scenario.surrogate) for t in made} == {("transfer", "features")}
 
 
+def test_a_surrogate_of_other_classes_follows_no_label(session: Session, photos: Arena) -> None:
+    stranger = replace(session.surrogate, folders=("n00000009",))
+    wider = replace(session, surrogate=stranger, sizes=replace(session.sizes, transfer=("DIM", "FSA", "SSP")))
+    assert unknowable(wider, photos) == ("DIM",)
+    assert {t.attack.name for t in transfers(wider, photos)} == {"FSA", "SSP (iterations 2)"}
+
+
+def test_an_outsider_attacks_too_where_the_store_has_it(session: Session, photos: Arena) -> None:
+    sizes = replace(session.sizes, transfer=("SSP",), outsider=("victim-b", "stages.0"))
+    made = list(transfers(replace(session, sizes=sizes), photos))
+    assert [(t.attack.name, t.target) for t in made] == [
+        ("SSP (iterations 2)", "features"),
+        ("DIM", "victim-b"),
+        ("SSP (iterations 2)", "victim-b"),
+    ]
+    absent = replace(session, sizes=replace(sizes, outsider=("nobody", "stages.0")), warnings=[])
+    assert [t.target for t in transfers(absent, photos)] == ["features"]
+    (warning,) = absent.warnings
+    assert "no nobody" in warning
+
+
 def test_cda_is_left_out_where_the_store_has_no_generator(session: Session, photos: Arena) -> None:
     sizes = replace(session.sizes, transfer=("CDA", "SSP"))
     assert [t.attack.name for t in transfers(replace(session, sizes=sizes), photos)] == ["SSP (iterations 2)"]
@@ -77,7 +98,7 @@ def test_cda_and_fff_can_be_made_and_keep_their_budget(session: Session, photos:
         assert not trial.blind.any()
 
 
-def test_fooling_noise_is_made_once_for_its_budget_size_and_surrogate(
+def test_fooling_noise_is_made_once_for_its_size_and_surrogate(
     session: Session, photos: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = replace(session, sizes=replace(session.sizes, fff_iterations=3))
@@ -86,17 +107,19 @@ def test_fooling_noise_is_made_once_for_its_budget_size_and_surrogate(
     first = noise_of(few, photos, 8)
     assert first.shape == (1, 3, 16, 16)
     assert 7 / 255 < first.abs().max() <= 8 / 255 + 1e-6
+    largest = noise_of(few, photos, 16)
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("made again")
 
     monkeypatch.setattr("robustness.suite.threats.fast_feature_fool", refuse)
     assert torch.equal(noise_of(few, photos, 8), first)
+    torch.testing.assert_close(noise_of(few, photos, 2), largest / 8)
     more = replace(session, sizes=replace(session.sizes, fff_iterations=4))
     other = replace(few, surrogate=replace(session.surrogate, identity="x" * 64))
-    for changed, eps in ((few, 4), (more, 8), (other, 8)):
+    for changed in (more, other):
         with pytest.raises(AssertionError, match="made again"):
-            fooling_noise(changed, photos, eps)
+            fooling_noise(changed, photos, 8)
 
 
 def test_more_iterations_excite_the_surrogate_more(session: Session, photos: Arena) -> None:
