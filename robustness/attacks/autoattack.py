@@ -122,9 +122,7 @@ def _package() -> Any:
     try:
         return import_module("pyautoattack")
     except ImportError as error:
-        raise AttackError(
-            'AutoAttack needs pyautoattack; install the extra: pip install -e ".[evaluate]"'
-        ) from error
+        raise AttackError('AutoAttack needs pyautoattack; install the extra: pip install -e ".[evaluate]"') from error
 
 
 @contextmanager
