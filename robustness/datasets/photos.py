@@ -89,7 +89,7 @@ def in_rounds(files: Sequence[PhotoFile], seed: int, limit: int | None = None) -
         rounds = limit // len(classes)
         smallest = min(classes, key=len)
         if rounds < 1:
-            raise PhotoFolderError(f"--limit {limit} is less than one photo a class; give at least {len(classes)}")
+            raise PhotoFolderError(f"{limit} photos are less than one a class; give --limit {len(classes)} or more")
         if rounds > len(smallest):
             raise PhotoFolderError(
                 f"--limit {limit} needs {rounds} photos a class but there are {len(smallest)} like "

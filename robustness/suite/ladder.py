@@ -112,21 +112,22 @@ def _record(session: Session, arena: Arena, seen: Observation, defence: Defence,
 
 def ladder(session: Session, defence: Defence, victim: Classifier, eps: int) -> Iterator[Threat]:
     """The adaptive attacks on ``defence`` at ``eps``, cheapest first; the suite's sizes say how far up it goes."""
-    steps, heavy = session.sizes.aware_steps, session.sizes.heavy_aware
+    steps = session.sizes.aware_steps
     exact: Method = "full-gradient" if defence.differentiable else "BPDA"
     yield aware(PGD(eps, iterations=steps), defence, victim, "BPDA")
     if exact == "full-gradient":
         yield aware(PGD(eps, iterations=steps), defence, victim, exact)
-    if not heavy:
+    if eps not in session.sizes.heavy_eps:
         return
     yield aware(PGD(eps, iterations=steps, step=max(0.5, eps / 10), restarts=RESTARTS), defence, victim, exact)
     noisy = isinstance(defence, Purification) and not defence.mode.static
     if isinstance(defence, Purification):
+        # AutoAttack and a substitute for purifiers alone: baselines are there as a measure, and hours are dear.
         substitute = _static(session, defence)
         yield aware(PGD(eps, iterations=steps), defence, victim, "BPDA-substitute", substitute=substitute)
-    if noisy:
-        yield aware(PGD(eps, iterations=EOT), defence, victim, exact, eot=EOT)
-    yield aware(AutoAttack(eps, "rand", iterations=EOT) if noisy else AutoAttack(eps), defence, victim, exact)
+        if noisy:
+            yield aware(PGD(eps, iterations=EOT), defence, victim, exact, eot=EOT)
+        yield aware(AutoAttack(eps, "rand", iterations=EOT) if noisy else AutoAttack(eps), defence, victim, exact)
     # Against noise: one set of draws for the whole search, or it would keep the luckiest draw for the best square.
     yield aware(
         Square(eps, queries=QUERIES, stubborn=noisy), defence, victim, "BPDA", eot=SQUARE_DRAWS, same_noise=noisy

@@ -13,8 +13,8 @@ class Sizes:
     those who know the purifier; ``scenes`` and ``aware_scenes`` are the same for segmentation and detection.
 
     ``overview_victims`` is how many classifiers the overview attacks in every way, the first of those named; None for
-    all. ``white`` and ``transfer`` are keys of the registry of attacks. ``heavy_aware`` adds the slow adaptive attacks.
-    ``outsider`` names a second network that transfer attacks follow, and its layer.
+    all. ``white`` and ``transfer`` are keys of the registry of attacks. ``heavy_eps`` get the slow adaptive attacks as
+    well. ``outsider`` names a second network that transfer attacks follow, and its layer.
     """
 
     eps: tuple[int, ...]
@@ -29,7 +29,7 @@ class Sizes:
     transfer: tuple[str, ...]
     ssp_iterations: int
     fff_iterations: int
-    heavy_aware: bool
+    heavy_eps: tuple[int, ...]
     outsider: tuple[str, str] | None
     paper_tables: bool
 
@@ -47,7 +47,7 @@ QUICK = Sizes(
     transfer=("DIM", "SSP"),
     ssp_iterations=20,
     fff_iterations=0,
-    heavy_aware=False,
+    heavy_eps=(),
     outsider=None,
     paper_tables=False,
 )
@@ -57,14 +57,14 @@ PAPER = Sizes(
     aware_photos=16,
     aware_eps=(2, 4, 8, 16),
     aware_steps=100,
-    scenes=48,
+    scenes=40,
     aware_scenes=16,
     overview_victims=3,
     white=("FGSM", "R-FGSM", "I-FGSM", "MI-FGSM", "DIM", "DIM-TI", "PGD-10 targeted", "PGD-10 untargeted"),
     transfer=("MI-FGSM", "DIM", "DIM-TI", "FSA", "SSP", "FFF", "CDA"),
     ssp_iterations=100,
     fff_iterations=10_000,
-    heavy_aware=True,
+    heavy_eps=(4, 8, 16),
     outsider=("imagenette-vgg", "features.13"),
     paper_tables=True,
 )

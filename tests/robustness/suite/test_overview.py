@@ -117,7 +117,7 @@ def test_a_quick_ladder_goes_from_bpda_to_the_full_gradient(session: Session) ->
 
 
 def test_a_heavy_ladder_ends_in_autoattack_and_a_black_box(session: Session) -> None:
-    heavy = replace(session, sizes=replace(session.sizes, heavy_aware=True))
+    heavy = replace(session, sizes=replace(session.sizes, heavy_eps=(8,)))
     dynamic, static = heavy.purified
     randomised = names(heavy, dynamic)
     assert "full-gradient PGD-2 x3 untargeted (step 0.8)" in randomised
