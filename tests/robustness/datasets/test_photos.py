@@ -54,9 +54,11 @@ def test_any_beginning_is_balanced_and_a_limit_only_cuts() -> None:
     assert in_rounds(files, seed=4, limit=12) != ordered[:12]
 
 
-@pytest.mark.parametrize("limit", [2, 18])
-def test_a_limit_that_cannot_be_equal_numbers_is_refused(limit: int) -> None:
-    with pytest.raises(PhotoFolderError, match=f"--limit {limit}"):
+@pytest.mark.parametrize(
+    ("limit", "advice"), [(2, "give --limit 3 or more"), (18, "--limit 18 needs 6 photos a class")]
+)
+def test_a_limit_that_cannot_be_equal_numbers_is_refused(limit: int, advice: str) -> None:
+    with pytest.raises(PhotoFolderError, match=advice):
         in_rounds(listed((7, 5, 6)), seed=0, limit=limit)
 
 
