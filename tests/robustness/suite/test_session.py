@@ -73,7 +73,7 @@ def test_an_attack_that_sees_no_gradient_becomes_a_warning(session: Session, pho
     assert session.warnings == []
     session.attack(photos, Threat(FGSM(8), "masked", "m" * 64, learn), photos.victims[:1])
     (warning,) = session.warnings
-    assert "FGSM, eps 8/255 on masked: the gradient was zero or not finite for 9 of 9 images" in warning
+    assert "FGSM, eps 8/255 on masked: the gradient vanished or was not finite for 9 of 9 images" in warning
 
 
 def test_measuring_judges_behind_each_defence_and_records_it(session: Session, photos: Arena) -> None:
