@@ -121,5 +121,5 @@ def test_another_gradient_is_refused(blur: nn.Module) -> None:
 def test_without_art_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, MODULE, raising=False)
     monkeypatch.setitem(sys.modules, "art.defences.preprocessor.preprocessor", None)
-    with pytest.raises(EvaluationError, match=r"install the extra: pip install \"nrp\[art\]\""):
+    with pytest.raises(EvaluationError, match=r"install the extra: pip install -e \"\.\[art\]\""):
         importlib.import_module(MODULE)
