@@ -1,7 +1,8 @@
 """The cache: results of a run that was killed, found again by exactly what they were made from.
 
-The fingerprint (settings, weight hashes, data hash) is part of an entry's file name and written inside it, so an
-entry of other settings is never found, and one that was renamed is refused. Files appear complete or not at all.
+The fingerprint (settings, weight hashes, data hash, package versions) is part of an entry's file name and written
+inside it, so an entry of other settings is never found, and one that was renamed is refused. Files appear complete or
+not at all.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from robustness.errors import CacheError
+from robustness.versions import versions
 
 # Raise this when the code of an attack, a defence or the judging changes what it computes.
 METHOD = 2
@@ -39,7 +41,7 @@ class Cache:
 
         Raises CacheError for an entry that is damaged, carries another fingerprint than its name, or cannot be kept.
         """
-        text = json.dumps({"method": METHOD, **fingerprint}, sort_keys=True)
+        text = json.dumps({"method": METHOD, "versions": versions(), **fingerprint}, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         path = self.root / f"{label.replace(' ', '-')[:LONGEST_LABEL]}-{digest}.safetensors"
         if path.is_file():

@@ -35,8 +35,8 @@ from robustness.options import budgets, fraction, names, whole
 from robustness.progress import Progress
 from robustness.rendering import FigureMaker, clean_figure, mode_note, report_text
 from robustness.report import Report, summarise
-from robustness.suite.assembly import versions
 from robustness.suite.commands import configure_suite, run_card_or_suite
+from robustness.versions import versions
 from robustness.victims.classification import Classifier, load_classifiers
 from robustness.victims.loading import Selection, load_victim, read_examples
 from robustness.victims.victim import Victim

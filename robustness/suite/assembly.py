@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 from model_store.store import ModelStore
@@ -22,10 +20,10 @@ from robustness.suite.recorder import Recorder
 from robustness.suite.session import Arena, Session
 from robustness.suite.sizes import SUITES
 from robustness.surrogates import load_surrogate
+from robustness.versions import versions
 from robustness.victims.loading import Selection, load_victim, read_examples, task_of
 from robustness.victims.victim import Victim
 
-PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-image")
 SPLITS = frozenset({"train", "val", "test"})
 VICTIM_TASKS = frozenset({"classifier", "segmenter", "detector"})
 
@@ -88,8 +86,3 @@ def _victims(
 def source_name(root: Path) -> str:
     """The data's folder; with its parent where it is named after a split."""
     return f"{root.parent.name}/{root.name}" if root.name in SPLITS and root.parent.name else root.name
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that figures depend on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

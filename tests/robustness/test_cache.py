@@ -36,6 +36,14 @@ def test_any_other_fingerprint_is_made_anew(tmp_path: Path) -> None:
     assert maker.calls == 3
 
 
+def test_an_upgraded_package_answers_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, maker = Cache(tmp_path), Maker()
+    cache.recall("a", {"seed": 0}, maker)
+    monkeypatch.setattr("robustness.cache.versions", lambda: {"pillow": "99.0"})
+    cache.recall("a", {"seed": 0}, maker)
+    assert maker.calls == 2
+
+
 def test_a_stale_entry_under_this_name_is_refused(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     cache.recall("a", {"seed": 0}, Maker())
