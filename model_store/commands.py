@@ -158,9 +158,8 @@ def _description(card: Card) -> str:
 
 
 def _mode_line(name: str, mode: InferenceMode, default: str) -> str:
-    ball = f" inside {mode.ball:g}/255" if mode.ball is not None else ""
-    what = "static" if mode.static else f"noise std {mode.noise_std:g}{ball}, {mode.draws} draw(s)"
-    return f"    {name}: {what}{' (default)' if name == default else ''}"
+    draws = "" if mode.static else f", {mode.draws} draw(s)"
+    return f"    {name}: {mode.in_words()}{draws}{' (default)' if name == default else ''}"
 
 
 def _figure_row(figure: Figure) -> tuple[str, ...]:

@@ -81,9 +81,7 @@ def clean_figure(seen: Observation, command: str, seed: int) -> Figure:
 
 def mode_note(mode: InferenceMode, *, default: bool) -> str:
     """A purifier's mode in words."""
-    words = "static" if mode.static else f"noise std {mode.noise_std:g}"
-    if not mode.static and mode.ball is not None:
-        words += f" inside the {mode.ball:g}/255 ball"
+    words = mode.in_words()
     if mode.draws > 1:
         words += f", mean probability of {mode.draws} draws"
     return words + (", the default" if default else "")

@@ -20,6 +20,7 @@ class ModeReport(BaseModel):
     noise_std: float = Field(description="standard deviation of the noise, image values being in [0, 1]")
     draws: int = Field(description="noisy copies that were purified and averaged")
     ball: float | None = Field(description="bound on the noise in levels of 255, or null")
+    jpeg: int | None = Field(description="quality of the JPEG that goes before the noise, or null")
 
     @classmethod
     def of(cls, named: NamedMode) -> Self:

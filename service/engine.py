@@ -11,13 +11,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from model_store.devices import device_named
 from model_store.errors import ModelStoreError, UnknownModelError
-from model_store.inference import InferenceMode, noisy_draws, seeded
+from model_store.inference import InferenceMode, compressed, noisy_draws, seeded
 from model_store.pixels import to_bytes, to_float
 from model_store.store import ModelStore
 from service.device import choose_batch_pixels, choose_precision
@@ -28,6 +29,7 @@ from service.settings import Settings
 
 LOADED_PURIFIERS = 2
 WARM_UP_SIDE = 224
+ONE_DRAW = MappingProxyType({"draws": 1, "jpeg": None})  # of an image that is compressed already
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +80,11 @@ class Answer:
 
 @dataclass(eq=False)
 class _Progress:
-    """Running sums over one job's draws, on the device."""
+    """Running sums over one job's draws, on the device. ``prepared``: the image, compressed where its mode says so."""
 
     job: Job
     image: Tensor
+    prepared: Tensor
     noise: torch.Generator
     total: Tensor
     probabilities: Tensor | None = None
@@ -179,12 +182,12 @@ class Engine:
 
     def _begin(self, job: Job) -> _Progress:
         image = to_float(job.pixels.to(self.device))
-        return _Progress(job, image, seeded(job.seed), torch.zeros_like(image))
+        return _Progress(job, image, compressed(image, job.mode), seeded(job.seed), torch.zeros_like(image))
 
     def _purify(self, module: nn.Module, chunk: Sequence[_Progress], clock: _Clock) -> None:
         """One draw for each entry of ``chunk``; an entry with several draws appears several times."""
         begun = time.perf_counter()
-        noisy = torch.cat([noisy_draws(e.image, e.job.mode.model_copy(update={"draws": 1}), e.noise) for e in chunk])
+        noisy = torch.cat([noisy_draws(e.prepared, e.job.mode.model_copy(update=ONE_DRAW), e.noise) for e in chunk])
         purified = self._forward(module, noisy)
         finite = purified.isfinite().flatten(1).all(dim=1).tolist()
         purified = purified.clamp(0, 1)

@@ -88,7 +88,7 @@ def test_show_tells_what_a_user_must_know(models: Models, two: ModelStore, capsy
     shown = capsys.readouterr().out
     for said in (
         two.card("fake").sha256,
-        "noise std 0.05 inside 16/255, 1 draw(s) (default)",
+        "noise std 0.05 inside the 16/255 ball, 1 draw(s) (default)",
         "photos: 7 images; CC0",
         "0.75 share",
         "n=20",

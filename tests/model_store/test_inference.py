@@ -94,7 +94,10 @@ def test_one_seed_an_image_is_required() -> None:
         PurifierDraws(build("identity"), HEAVY)(torch.rand(2, 3, 4, 4), seeds=[1])
 
 
-@pytest.mark.parametrize("wrong", [{"noise_std": -0.1}, {"draws": 0}, {"draws": 65}, {"ball": 0.0}, {"std": 0.1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"noise_std": -0.1}, {"draws": 0}, {"draws": 65}, {"ball": 0.0}, {"std": 0.1}, {"jpeg": 0}, {"jpeg": 101}],
+)
 def test_a_mode_out_of_range_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         InferenceMode.model_validate(wrong)

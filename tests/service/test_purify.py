@@ -83,7 +83,7 @@ def test_json_holds_the_image_and_the_report(
     ).json()
     back = image_of(base64.b64decode(answer["image"]["base64"]))
     assert (answer["image"]["width"], answer["image"]["height"]) == back.size == image.size
-    assert answer["mode"] == {"name": "published", "noise_std": 0.05, "draws": 1, "ball": 16.0}
+    assert answer["mode"] == {"name": "published", "noise_std": 0.05, "draws": 1, "ball": 16.0, "jpeg": None}
     difference = np.asarray(back).astype(int) - np.asarray(image)
     assert answer["suspicion"]["linf"] == np.abs(difference).max() <= 16
     assert answer["suspicion"]["residual_rms"] == pytest.approx(np.sqrt((difference**2).mean()), rel=1e-5)
