@@ -24,6 +24,7 @@ TINY = MappingProxyType(
         "mobilenet_v3_small": {"classes": 3},
         "vgg_small": {"classes": 3, "width": 0.0625},
         "conv_attention": {"classes": 3, "widths": [8, 8, 8], "depth": 1, "heads": 2},
+        "torchvision_classifier": {"classes": 3, "model": "squeezenet1_1", "options": {"dropout": 0.0}},
         "vgg16_conv3_3": {"classes": 3, "width": 0.125},
         "segnet_basic": {"classes": 3, "width": 4, "kernel": 3},
         "retinanet_small": {"classes": 3, "widths": [8, 8, 8, 8], "blocks": 1, "channels": 8},
@@ -155,6 +156,8 @@ def test_the_feature_network_has_the_names_and_shapes_of_vgg16_up_to_conv3_3() -
         ("nrp", {"features": -1}, "nrp"),
         ("nrp_lite", {"widths": [8, 8], "encoder": [1], "decoder": []}, "widths"),
         ("resnet_small", {}, "classes"),
+        ("torchvision_classifier", {"classes": 3, "model": "no_such"}, "no_such"),
+        ("torchvision_classifier", {"classes": 3, "model": "inception_v3"}, "inception_v3"),
     ],
 )
 def test_a_wrong_name_or_argument_is_refused_in_one_line(name: str, arguments: dict[str, Any], said: str) -> None:
