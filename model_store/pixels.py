@@ -6,13 +6,16 @@ tensor, so that service, evaluation and an attacker's gradient all see the same 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from model_store.card import InputConvention
+if TYPE_CHECKING:  # training on a bare machine has no pydantic, which cards need
+    from model_store.card import InputConvention
 
 LONGEST_ASPECT = 4
 

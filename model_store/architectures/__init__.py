@@ -45,7 +45,9 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "mobilenet_v3_small": Architecture(MobileNetV3Small, "classifier", "torchvision's MobileNetV3-Small"),
         "vgg_small": Architecture(VGGSmall, "classifier", "narrow VGG-11 with batch norm"),
         "conv_attention": Architecture(ConvAttention, "classifier", "convolutional stages, then self-attention"),
-        "torchvision_classifier": Architecture(ZooClassifier, "classifier", "any classifier of torchvision's, untrained"),
+        "torchvision_classifier": Architecture(
+            ZooClassifier, "classifier", "any classifier of torchvision's, untrained"
+        ),
         "segnet_basic": Architecture(SegNetBasic, "segmenter", "SegNet-Basic: pooling indices instead of skips"),
         "retinanet_small": Architecture(RetinaNetSmall, "detector", "torchvision's RetinaNet on a narrow ResNet-18"),
         "vgg16_conv3_3": Architecture(VGG16Features, "feature-network", "VGG-16 up to conv3-3, after the ReLU"),
