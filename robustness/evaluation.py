@@ -34,9 +34,12 @@ class Plan:
     eot: int
 
 
-def purifications(loaded: LoadedModel, modes: Sequence[str], device: torch.device) -> tuple[Purification, ...]:
+def purifications(
+    loaded: LoadedModel, modes: Sequence[str], device: torch.device, *, named: bool = False
+) -> tuple[Purification, ...]:
     """The purifier in each of ``modes``, the card's default always among them and first; ``default`` stands for it.
 
+    ``named``: tables call it by its name in the store, for a comparison of several.
     Raises VictimError for a model that is no purifier or a mode that neither the card nor the standard names.
     """
     card = loaded.card
@@ -49,7 +52,10 @@ def purifications(loaded: LoadedModel, modes: Sequence[str], device: torch.devic
     unknown = [mode for mode in wanted if mode not in known]
     if unknown:
         raise VictimError(f"{card.name} has no mode {unknown[0]!r}; it has: default, {', '.join(sorted(known))}")
-    return tuple(Purification(name, known[name], card.sha256, PurifierDraws(module, known[name])) for name in wanted)
+    called = card.name if named else ""
+    return tuple(
+        Purification(name, known[name], card.sha256, PurifierDraws(module, known[name]), called) for name in wanted
+    )
 
 
 def named_modes(card: Card) -> dict[str, InferenceMode]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from model_store.pixels import to_8bit
 from robustness.conditions import Conditions, Precision
+from robustness.cost import time_draws
 from robustness.defences import Purification
 from robustness.errors import EvaluationError, VictimError
 from robustness.examples import Examples
@@ -86,15 +86,7 @@ def measure_cost(
     images = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        seconds = [_seconds(purification, images) for _ in range(2 + repeats)][2:]
+        seconds = [time_draws(purification, images) for _ in range(2 + repeats)][2:]
     where = f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
     milliseconds = 1000 * statistics.median(seconds) / batch
     return Cost(purification.name, milliseconds, size, batch, where, torch.get_num_threads(), precision)
-
-
-def _seconds(purification: Purification, images: Tensor) -> float:
-    began = time.perf_counter()
-    purification.draws(images, range(len(images)))
-    if images.is_cuda:
-        torch.cuda.synchronize(images.device)
-    return time.perf_counter() - began

@@ -31,3 +31,16 @@ def paired(differences: Tensor, z: float = Z95) -> tuple[float, float]:
     mean = float(differences.double().mean())
     half = z * float(differences.double().std(correction=0)) / math.sqrt(count)
     return max(-1.0, mean - half), min(1.0, mean + half)
+
+
+def share_interval(part: Tensor, whole: Tensor, z: float = Z95) -> tuple[float, float]:
+    """The normal interval of mean(part) / mean(whole), both (N,) of the same photos (the delta method), from 0 up.
+
+    Raises ValueError where ``whole`` is nothing.
+    """
+    base = float(whole.double().mean())
+    if base <= 0:
+        raise ValueError("no share of nothing")
+    share = float(part.double().mean()) / base
+    half = z * float((part.double() - share * whole.double()).std(correction=0)) / (base * math.sqrt(len(part)))
+    return max(0.0, share - half), share + half

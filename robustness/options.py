@@ -45,3 +45,25 @@ def fraction(text: str) -> float:
     if not 0 <= share < 1:
         raise argparse.ArgumentTypeError("the fraction lies in [0,1)")
     return share
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    try:
+        found = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+    return found
+
+
+def radii(text: str) -> tuple[float, ...]:
+    """Radii from 0 up, parted by commas, in rising order."""
+    try:
+        found = tuple(sorted({float(part) for part in text.split(",")}))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers like 0,0.25,0.5") from error
+    if not all(0 <= radius < float("inf") for radius in found):
+        raise argparse.ArgumentTypeError("radii are 0 or more")
+    return found

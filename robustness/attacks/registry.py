@@ -25,6 +25,7 @@ ATTACKS: Mapping[str, Callable[[float], Attack]] = MappingProxyType(
         "DIM-TI": DIMTI,
         "PGD-10 targeted": partial(PGD, targeted=True),
         "PGD-10 untargeted": PGD,
+        "PGD-50 untargeted": partial(PGD, iterations=50),
         "PGD-100 x5 untargeted": partial(PGD, iterations=100, restarts=5),
         "SSP": SSP,
         "FSA": FSA,

@@ -13,12 +13,16 @@ from robustness.defences.defence import Defence, Role
 
 @dataclass(frozen=True)
 class Purification(Defence):
-    """A purifier in one named mode. ``weights`` (sha256) and ``mode`` are its identity in a cache."""
+    """A purifier in one named mode. ``weights`` (sha256) and ``mode`` are its identity in a cache.
+
+    ``purifier`` is its name in the store where several are compared, else empty: a table of one need not name it.
+    """
 
     mode_name: str
     mode: InferenceMode
     weights: str
     module: PurifierDraws = field(repr=False)
+    purifier: str = field(default="", repr=False)
 
     @property
     def role(self) -> Role:
@@ -28,7 +32,7 @@ class Purification(Defence):
     @property
     def name(self) -> str:
         """What tables call it."""
-        return f"purifier {self.mode_name}"
+        return f"{self.purifier or 'purifier'} {self.mode_name}"
 
     @property
     def differentiable(self) -> bool:

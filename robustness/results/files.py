@@ -50,7 +50,7 @@ def read_rows(folder: Path) -> list[Row]:
     """
     rows = []
     for path in sorted(folder.glob("*.json")):
-        row = _parsed(_text(path), str(path), "delete it and run again")
+        row = _parsed(read_text(path), str(path), "delete it and run again")
         if file_name(row) != path.name:
             raise EvaluationError(f"{path} holds the row of {file_name(row)}; delete it and run again")
         rows.append(row)
@@ -68,10 +68,17 @@ def write_lines(rows: Iterable[Row], path: Path) -> None:
 def read_lines(path: Path) -> list[Row]:
     """The rows that ``write_lines`` wrote. Raises EvaluationError naming the line that is damaged."""
     advice = "restore the file, or render it again from its suite's rows"
-    lines = _text(path).splitlines()
+    lines = read_text(path).splitlines()
     rows = [_parsed(line, f"{path}, line {number}", advice) for number, line in enumerate(lines, start=1)]
     _once_each(rows, str(path))
     return rows
+
+
+def merge_lines(rows: Sequence[Row], path: Path) -> None:
+    """Write ``rows`` into a file of lines, in place of earlier figures of the same things, the others kept."""
+    fresh = {row.identity for row in rows}
+    kept = [row for row in read_lines(path) if row.identity not in fresh] if path.is_file() else []
+    write_lines([*kept, *rows], path)
 
 
 def _plain(row: Row) -> dict[str, object]:
@@ -95,7 +102,8 @@ def _parsed(text: str, where: str, advice: str) -> Row:
         raise EvaluationError(f"{where} is no row ({place + ': ' if place else ''}{first['msg']}); {advice}") from error
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A whole file. Raises EvaluationError."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -11,6 +11,9 @@ from robustness.errors import EvaluationError
 from robustness.results import published
 from robustness.results.averages import MEAN
 from robustness.results.cells import blocks, escaped, figure, grid, photos, sentence
+from robustness.results.certified import certified_section
+from robustness.results.cost_plot import SECTION as COST
+from robustness.results.cost_plot import plot_costs
 from robustness.results.costs import CostLine
 from robustness.results.files import read_lines, write_text
 from robustness.results.order import natural, suites_of, victims_of
@@ -20,6 +23,9 @@ from robustness.results.plots import plot_all
 from robustness.results.published import PUBLISHED
 from robustness.results.row import Row
 from robustness.results.tables import TITLES, cost_table, table_of
+from robustness.results.timing import FILE as TIMINGS
+from robustness.results.timing import Timing, read_timings, timing_section
+from robustness.results.verdicts import bars_section
 
 NAME = "RESULTS.md"
 HEADLINE_EPS = 8
@@ -60,7 +66,7 @@ same image again and again."""
 
 FIGURES: Mapping[str, int] = MappingProxyType({"F1": 1, "F6": 6})
 # The rows of a defence card go onto that card; the page passes over them.
-KNOWN = frozenset({"overview", "card", "checks", *PUBLISHED, *FIGURES})
+KNOWN = frozenset({"overview", "card", "checks", "purifier", "bars", "certified", *PUBLISHED, *FIGURES})
 
 
 def render(
@@ -71,6 +77,7 @@ def render(
     *,
     warnings: Sequence[str] | None = None,
     notes: Mapping[str, str] = MappingProxyType({}),
+    timings: Sequence[Timing] = (),
 ) -> Path:
     """Write RESULTS.md in ``folder`` from the rows of any number of suites, and return its path.
 
@@ -91,6 +98,10 @@ def render(
         READING,
         "## What was run",
         *(_run(suite, [row for row in rows if row.suite == suite]) for suite in suites_of(rows)),
+        *_bars(rows),
+        *certified_section([row for row in rows if row.table == "certified"]),
+        *timing_section(timings),
+        *_shown(pictures, COST, folder),
         *_overviews(rows, pictures, folder),
         "## The tables of the paper",
         *(part for name in TITLES for part in _paper_table(name, rows, costs, pictures, folder, notes)),
@@ -114,9 +125,19 @@ def render_folder(
     notes: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Draw the plots and write the page of every suite whose ``SUITE.jsonl`` lies in ``folder``."""
-    rows = [row for path in sorted(folder.glob("*.jsonl")) for row in read_lines(path)]
-    drawn = plot_all(rows, folder / "plots")
-    return render(rows, costs, (*drawn, *pictures), folder, warnings=warnings, notes=notes)
+    paths = [path for path in sorted(folder.glob("*.jsonl")) if path.name != TIMINGS]
+    rows, timings = [row for path in paths for row in read_lines(path)], read_timings(folder / TIMINGS)
+    drawn = (*plot_all(rows, folder / "plots"), *plot_costs(rows, timings, folder / "plots"))
+    return render(rows, costs, (*drawn, *pictures), folder, warnings=warnings, notes=notes, timings=timings)
+
+
+def _bars(rows: Sequence[Row]) -> list[str]:
+    certified = [row for row in rows if row.table == "certified"]
+    return [
+        part
+        for suite in suites_of([row for row in rows if row.table == "bars"])
+        for part in bars_section([row for row in rows if row.suite == suite], certified)
+    ]
 
 
 def _headlines(rows: Sequence[Row]) -> list[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Picture:
-    """``file`` goes into the ``section`` of the page: "overview", "T1" to "T7", "F1", "F6", or "grids".
+    """``file`` goes into the ``section`` of the page: "overview", "cost", "T1" to "T7", "F1", "F6",
+    or "grids".
 
     ``title`` is for who cannot see it, ``caption`` says what is seen and on what it stands.
     """

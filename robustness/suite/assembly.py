@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from model_store.store import ModelStore
 from robustness.cache import Cache
 from robustness.conditions import Conditions
 from robustness.datasets.recognise import find_data
-from robustness.defences import BASELINES, NoDefence
+from robustness.defences import BASELINES, NoDefence, Purification
 from robustness.errors import VictimError
-from robustness.evaluation import purifications
+from robustness.evaluation import named_modes, purifications
 from robustness.judgement import Bench
 from robustness.progress import Progress
 from robustness.results.row import Task
@@ -30,11 +32,14 @@ VICTIM_TASKS = frozenset({"classifier", "segmenter", "detector"})
 
 @dataclass(frozen=True)
 class Wanted:
-    """The options of a suite. ``models`` empty means every victim of the store for whose task there is data."""
+    """The options of a suite. ``models`` empty means every victim of the store for whose task there is data.
+
+    Of ``modes``, a purifier is measured in those that it has.
+    """
 
     suite: str
     models: tuple[str, ...]
-    purifier: str
+    purifiers: tuple[str, ...]
     modes: tuple[str, ...]
     surrogate: str
     data: tuple[Path, ...]
@@ -63,7 +68,7 @@ def assemble(wanted: Wanted, store: ModelStore, conditions: Conditions, cache: P
         raise VictimError(f"{store.root} holds no victim for this data; name one with --model, or train one")
     folder = wanted.output / "rows"
     recorder = Recorder(wanted.suite, folder, wanted.command, conditions, versions())
-    purified = purifications(store.load(wanted.purifier), wanted.modes, device)
+    purified = _purified(wanted, store, device, named=sizes.compares)
     surrogate = load_surrogate(store, wanted.surrogate, device)
     return Session(sizes, store, arenas, (NoDefence(), *BASELINES), purified, surrogate, recorder)
 
@@ -81,6 +86,23 @@ def _victims(
         elif wanted.models:
             raise VictimError(f"{name} is for {task}, but --data holds none for it; add its folder to --data")
     return found
+
+
+def _purified(wanted: Wanted, store: ModelStore, device: torch.device, *, named: bool) -> tuple[Purification, ...]:
+    """Every purifier in the modes it has. Raises VictimError for several where they are not compared."""
+    if len(wanted.purifiers) > 1 and not named:
+        raise VictimError(
+            f"suite {wanted.suite} measures one purifier, not {', '.join(wanted.purifiers)}; compare several with "
+            "--suite purifier"
+        )
+    loaded = [store.load(name) for name in wanted.purifiers]
+    known = {"default"}.union(*(named_modes(each.card) for each in loaded))
+    found: list[Purification] = []
+    for each in loaded:
+        # One that no purifier has is left in, so that it is refused by name.
+        modes = [mode for mode in wanted.modes if mode not in known or mode in {"default", *named_modes(each.card)}]
+        found += purifications(each, modes, device, named=named)
+    return tuple(found)
 
 
 def source_name(root: Path) -> str:

@@ -21,8 +21,10 @@ from robustness.suite.run import run_suite
 from robustness.suite.sizes import SUITES
 
 SURROGATE = "imagenette-vgg-features"
-PURIFIER = "nrp-lite"
-MODES = ("default", "static")
+PURIFIERS = ("nrp-lite",)
+MODES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"quick": ("default", "static"), "paper": ("default", "static"), "purifier": ("default",)}
+)
 # Options that change a figure, shown in the command where they differ from these.
 DEFAULTS: Mapping[str, object] = MappingProxyType(
     {"limit": None, "selection_fraction": 0.25, "seed": 0, "batch": 50, "precision": "bfloat16"}
@@ -32,11 +34,26 @@ DEFAULTS: Mapping[str, object] = MappingProxyType(
 def configure_suite(parser: argparse.ArgumentParser) -> None:
     """Add the options of a suite to `nrp evaluate`."""
     add = parser.add_argument
-    add("--suite", choices=tuple(SUITES), help="quick: ten minutes of two cores; paper: every table, an hour or two")
+    add(
+        "--suite",
+        choices=tuple(SUITES),
+        help="quick: ten minutes of two cores; paper: every table, an hour or two; purifier: purifiers against bars",
+    )
     add("--card", action="store_true", help="write the purifier's defence card, one page, from the suite's rows")
     add("--model", type=names, default=(), metavar="A,B", help="victims of any task (default: all in the store)")
-    add("--purifier", default=PURIFIER, metavar="NAME", help=f"the purifier to measure (default {PURIFIER})")
-    add("--modes", type=names, default=MODES, metavar="M,..", help="its modes of inference (default default,static)")
+    add(
+        "--purifier",
+        type=names,
+        default=PURIFIERS,
+        metavar="A,B",
+        help="the purifier to measure, with --suite purifier several (default nrp-lite)",
+    )
+    add(
+        "--modes",
+        type=names,
+        metavar="M,..",
+        help="modes of inference (default default,static; with --suite purifier default)",
+    )
     add("--surrogate", default=SURROGATE, metavar="NAME", help=f"whom transfer attacks follow (default {SURROGATE})")
     add(
         "--data", type=Path, action="append", default=[], metavar="DIR", help="test data, or a folder of it; repeatable"
@@ -57,11 +74,14 @@ def run_card_or_suite(args: argparse.Namespace) -> int:
     """Measure, write rows, page and card, and say where they are. Raises EvaluationError for a useless command line."""
     if args.suite is None and not args.card:
         raise EvaluationError(
-            "say what to measure: --suite quick, --suite paper, --card, or one model alone: nrp evaluate purifier NAME"
+            "say what to measure: --suite quick, paper or purifier, --card, or one model alone: nrp evaluate purifier "
+            "NAME"
         )
     if not args.data:
         raise EvaluationError("give --data with a folder of test data, such as --data imagenette2-160/val")
     suite = args.suite or "quick"
+    if args.card and SUITES[suite].compares:
+        raise EvaluationError("a defence card stands on --suite quick or paper; leave out --card, or name one of them")
     output = args.output or Path("runs") / "evaluate" / suite
     progress = Progress()
     device = device_named(args.device)
@@ -84,8 +104,8 @@ def _wanted(args: argparse.Namespace, suite: str, output: Path) -> Wanted:
     return Wanted(
         suite=suite,
         models=args.model,
-        purifier=args.purifier,
-        modes=args.modes,
+        purifiers=args.purifier,
+        modes=args.modes or MODES[suite],
         surrogate=args.surrogate,
         data=tuple(args.data),
         limit=args.limit,
@@ -97,9 +117,9 @@ def _wanted(args: argparse.Namespace, suite: str, output: Path) -> Wanted:
 
 def _command(args: argparse.Namespace, suite: str) -> str:
     """The command that gives these rows again: no absolute path, nothing that changes no figure."""
-    words = ["nrp", "evaluate", "--suite", suite, "--purifier", args.purifier, "--surrogate", args.surrogate]
+    words = ["nrp", "evaluate", "--suite", suite, "--purifier", ",".join(args.purifier), "--surrogate", args.surrogate]
     words += ["--model", ",".join(args.model)] if args.model else []
-    words += ["--modes", ",".join(args.modes)] if args.modes != MODES else []
+    words += ["--modes", ",".join(args.modes)] if args.modes not in (None, MODES[suite]) else []
     for root in args.data:
         words += ["--data", (Path(root.name) if root.is_absolute() else root).as_posix()]
     for option, default in DEFAULTS.items():

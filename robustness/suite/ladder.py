@@ -22,7 +22,6 @@ from robustness.suite.recorder import Place
 from robustness.suite.session import Arena, Session
 from robustness.victims.classification import Classifier
 
-OVERVIEW = Place("overview")
 UNAWARE = "all unaware attacks"
 EOT = 20
 RESTARTS = 3
@@ -107,7 +106,7 @@ def _record(session: Session, arena: Arena, seen: Observation, defence: Defence,
     trial = session.clean(arena, [victim for victim in arena.victims if victim.name == seen.victim])
     known = {"precision": arena.bench.conditions.precision, **facts}
     evidence = session.evidence(arena, trial, defence, seen.victim, known, 0.0)
-    session.recorder.add(OVERVIEW, arena.task, seen, evidence)
+    session.recorder.add(Place(session.sizes.table), arena.task, seen, evidence)
 
 
 def ladder(session: Session, defence: Defence, victim: Classifier, eps: int) -> Iterator[Threat]:
@@ -117,15 +116,17 @@ def ladder(session: Session, defence: Defence, victim: Classifier, eps: int) -> 
     yield aware(PGD(eps, iterations=steps), defence, victim, "BPDA")
     if exact == "full-gradient":
         yield aware(PGD(eps, iterations=steps), defence, victim, exact)
+    noisy = isinstance(defence, Purification) and not defence.mode.static
+    if eps in session.sizes.eot_eps and noisy:
+        yield aware(PGD(eps, iterations=EOT), defence, victim, exact, eot=EOT)
     if eps not in session.sizes.heavy_eps:
         return
     yield aware(PGD(eps, iterations=steps, step=max(0.5, eps / 10), restarts=RESTARTS), defence, victim, exact)
-    noisy = isinstance(defence, Purification) and not defence.mode.static
     if isinstance(defence, Purification):
         # AutoAttack and a substitute for purifiers alone: baselines are there as a measure, and hours are dear.
         substitute = _static(session, defence)
         yield aware(PGD(eps, iterations=steps), defence, victim, "BPDA-substitute", substitute=substitute)
-        if noisy:
+        if noisy and eps not in session.sizes.eot_eps:
             yield aware(PGD(eps, iterations=EOT), defence, victim, exact, eot=EOT)
         yield aware(AutoAttack(eps, "rand", iterations=EOT) if noisy else AutoAttack(eps), defence, victim, exact)
     # Against noise: one set of draws for the whole search, or it would keep the luckiest draw for the best square.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from robustness.observations import Observation
 from robustness.progress import Progress
+from robustness.suite.bars import judge_photos, judge_scenes
 from robustness.suite.checks import check_suite
 from robustness.suite.figures import iterations, layers, outsider
 from robustness.suite.overview import knowing, unaware
@@ -33,11 +34,16 @@ def sections_of(session: Session) -> Iterator[Section]:
         yield "unaware attackers", lambda: seen.extend(unaware(session, leading))
         yield "attackers who know", lambda: known.extend(knowing(session, leading, seen))
         yield "self-checks", lambda: check_suite(session, photos, seen, known)
+        if session.sizes.compares:
+            yield "bars", lambda: judge_photos(session, leading, (*seen, *known))
     for task, table in TABLE_OF:
         arena = session.arenas.get(task)
         if arena is not None:
             few = arena.spread(session.sizes.scenes)
-            yield table, lambda few=few, table=table: transformations(session, few, table)  # type: ignore[misc]
+            if session.sizes.compares:
+                yield f"{task} bars", lambda few=few: judge_scenes(session, few)  # type: ignore[misc]
+            else:
+                yield table, lambda few=few, table=table: transformations(session, few, table)  # type: ignore[misc]
     if not session.sizes.paper_tables:
         return
     if photos is not None:

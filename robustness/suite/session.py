@@ -66,8 +66,9 @@ class Arena:
 
 @dataclass(frozen=True)
 class Session:
-    """Everything a suite needs. ``purified`` are the purifier's modes, its default first; ``surrogate`` is the
-    network that transfer attacks follow; ``warnings`` grows while measuring.
+    """Everything a suite needs. ``purified`` are the purifier's modes, its default first; where purifiers are compared,
+    those of each, which then say whose they are. ``surrogate`` is the network that transfer attacks follow;
+    ``warnings`` grows while measuring.
     """
 
     sizes: Sizes
@@ -81,8 +82,10 @@ class Session:
 
     @cached_property
     def purifier(self) -> str:
-        """The purifier's name in the store."""
-        return next(card.name for card in self.store.cards() if card.sha256 == self.purified[0].weights)
+        """The first purifier's name in the store."""
+        return self.purified[0].purifier or next(
+            card.name for card in self.store.cards() if card.sha256 == self.purified[0].weights
+        )
 
     def classifiers(self) -> tuple[Classifier, ...]:
         """The classification victims."""
@@ -148,7 +151,7 @@ class Session:
         if trial.scenario.surrogate is not None:
             weights[trial.scenario.surrogate] = str(trial.fingerprint["target"])
         if isinstance(defence, Purification):
-            weights[self.purifier] = defence.weights
+            weights[defence.purifier or self.purifier] = defence.weights
         stated = {key: trial.fingerprint[key] for key in ("attack", "precision") if key in trial.fingerprint}
         data = {arena.source: arena.bench.examples.digest}
         return Evidence({**stated, **settings}, weights, data, seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,9 @@ class Sizes:
 
     ``overview_victims`` is how many classifiers the overview attacks in every way, the first of those named; None for
     all. ``white`` and ``transfer`` are keys of the registry of attacks. ``heavy_eps`` get the slow adaptive attacks as
-    well. ``outsider`` names a second network that transfer attacks follow, and its layer.
+    well, ``eot_eps`` of those the gradient averaged over draws alone. ``outsider`` names a second network that transfer
+    attacks follow, and its layer. ``table`` is where the photos' rows go: "overview", or "purifier" where purifiers are
+    compared and judged by bars, at ``transfer_eps`` alone (None: at every eps) where attacks are transferred.
     """
 
     eps: tuple[int, ...]
@@ -32,6 +35,19 @@ class Sizes:
     heavy_eps: tuple[int, ...]
     outsider: tuple[str, str] | None
     paper_tables: bool
+    eot_eps: tuple[int, ...] = ()
+    transfer_eps: tuple[int, ...] | None = None
+    table: Literal["overview", "purifier"] = "overview"
+
+    @property
+    def transfer_budgets(self) -> tuple[int, ...]:
+        """The eps at which attacks are transferred."""
+        return self.eps if self.transfer_eps is None else self.transfer_eps
+
+    @property
+    def compares(self) -> bool:
+        """Whether the suite compares purifiers."""
+        return self.table == "purifier"
 
 
 QUICK = Sizes(
@@ -68,4 +84,24 @@ PAPER = Sizes(
     outsider=("imagenette-vgg", "features.13"),
     paper_tables=True,
 )
-SUITES: Mapping[str, Sizes] = MappingProxyType({"quick": QUICK, "paper": PAPER})
+PURIFIER = Sizes(
+    eps=(2, 4, 8, 16),
+    photos=200,
+    aware_photos=100,
+    aware_eps=(4, 8),
+    aware_steps=50,
+    scenes=40,
+    aware_scenes=0,
+    overview_victims=None,
+    white=("PGD-50 untargeted", "AutoAttack standard"),
+    transfer=("MI-FGSM", "DIM", "DIM-TI", "SSP"),
+    ssp_iterations=100,
+    fff_iterations=0,
+    heavy_eps=(),
+    outsider=None,
+    paper_tables=False,
+    eot_eps=(4, 8),
+    transfer_eps=(16,),
+    table="purifier",
+)
+SUITES: Mapping[str, Sizes] = MappingProxyType({"quick": QUICK, "paper": PAPER, "purifier": PURIFIER})

@@ -105,8 +105,8 @@ def transformations(session: Session, arena: Arena, table: str) -> list[Observat
     defences = (*session.defences, *session.purified)
     found = session.measure(arena, session.clean(arena), defences, Place(table))
     for eps in (8, PAPER_EPS):
-        found += session.measure(arena, _features_attacked(session, arena, eps), defences, Place(table))
-        trial = _features_attacked(session, arena, eps, SHALLOW[1])
+        found += session.measure(arena, features_attacked(session, arena, eps), defences, Place(table))
+        trial = features_attacked(session, arena, eps, SHALLOW[1])
         found += session.measure(arena, trial, defences, Place(table, SHALLOW[0]), layer=SHALLOW[1])
     return found + _known_victims(session, arena.spread(session.sizes.aware_scenes), defences, table)
 
@@ -124,7 +124,8 @@ def _known_victims(session: Session, arena: Arena, defences: Sequence[Defence], 
     return found
 
 
-def _features_attacked(session: Session, arena: Arena, eps: int, layer: str | None = None) -> Trial:
+def features_attacked(session: Session, arena: Arena, eps: int, layer: str | None = None) -> Trial:
+    """SSP on the surrogate's features, the paper's or those of ``layer`` (a submodule's name)."""
     surrogate = session.surrogate if layer is None else session.surrogate_at(layer)
     return session.attack(arena, surrogate.threat(named(session, "SSP", eps)), arena.victims)
 

@@ -45,7 +45,7 @@ def transfers(session: Session, arena: Arena) -> Iterator[Threat]:
     The purifier may have been trained against the surrogate; the outsider's attacks show what that hides.
     """
     known = tuple(key for key in session.sizes.transfer if key not in unknowable(session, arena))
-    for eps in session.sizes.eps:
+    for eps in session.sizes.transfer_budgets:
         for key in known:
             if key == "CDA":
                 yield from generated(session, eps)

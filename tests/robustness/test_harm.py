@@ -140,7 +140,7 @@ def test_cost_is_the_median_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> 
     counting = Counting()
     # Two runs to warm up, then 4 ms, 1 s (a hiccup) and 6 ms for two images each.
     ticks = iter([0.0, 9.0, 9.0, 18.0, 20.0, 20.004, 30.0, 31.0, 40.0, 40.006])
-    monkeypatch.setattr("robustness.harm.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("robustness.cost.time.perf_counter", lambda: next(ticks))
     cost = measure_cost(behind(counting, InferenceMode(noise_std=0.1, draws=3)), 8, 3, batch=2)
     assert cost.milliseconds == pytest.approx(3.0)
     assert counting.seen == [(6, 3, 8, 8)] * 5

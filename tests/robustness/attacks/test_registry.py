@@ -17,6 +17,7 @@ Known = Callable[[nn.Module, Tensor], Knowledge]
 Outside = Callable[[Tensor, Tensor, float], Tensor]
 
 QUICKER: dict[str, dict[str, Any]] = {
+    "PGD-50 untargeted": {"iterations": 8},
     "PGD-100 x5 untargeted": {"iterations": 5, "restarts": 2},
     "SSP": {"iterations": 8},
     "Square": {"queries": 80},

@@ -17,11 +17,15 @@ from robustness.results.files import read_lines
 from robustness.suite import assembly, checks, pages
 from tests.robustness.suite.conftest import TINY
 
+JUDGED = replace(TINY, table="purifier", transfer_eps=(16,), aware_eps=(4,))
+
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        assembly, "SUITES", MappingProxyType({"quick": TINY, "paper": replace(TINY, paper_tables=True)})
+        assembly,
+        "SUITES",
+        MappingProxyType({"quick": TINY, "paper": replace(TINY, paper_tables=True), "purifier": JUDGED}),
     )
     monkeypatch.setattr(checks, "ITERATIONS", (1, 2))
     monkeypatch.setattr(pages, "CARD_SIZES", (16,))
@@ -80,6 +84,24 @@ def test_a_card_is_one_page_of_harm_attacks_and_cost(usual: list[str], tmp_path:
     card = (tmp_path / "results" / "card-noisy.md").read_text()
     for part in ("PSNR", "SSIM", "aware", "ms an image", "does not protect"):
         assert part in card
+
+
+def test_purifiers_are_judged_side_by_side(usual: list[str], tmp_path: Path) -> None:
+    words = ["--suite", "purifier", *usual, "--purifier", "noisy,plain"]
+    assert run(*words) == 0
+    rows = read_lines(tmp_path / "results" / "purifier.jsonl")
+    assert {row.table for row in rows} == {"purifier", "bars", "checks"}
+    assert {row.defence for row in rows if row.table == "bars"} == {"noisy heavy", "plain static"}
+    assert rows[0].command.startswith(
+        "nrp evaluate --suite purifier --purifier noisy,plain --surrogate features --data"
+    )
+    assert "--modes" not in rows[0].command
+    assert "**plain static**" in (tmp_path / "results" / "RESULTS.md").read_text()
+
+
+def test_a_defence_card_stands_on_an_overview(usual: list[str]) -> None:
+    with pytest.raises(EvaluationError, match="--suite quick or paper"):
+        run("--suite", "purifier", "--card", *usual)
 
 
 @pytest.mark.parametrize(

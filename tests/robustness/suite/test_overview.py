@@ -136,6 +136,17 @@ def test_a_heavy_ladder_ends_in_autoattack_and_a_black_box(session: Session) -> 
     assert not any("full-gradient" in name or "substitute" in name for name in names(heavy, Jpeg(20)))
 
 
+def test_averaging_over_draws_can_be_asked_for_without_the_slow_attacks(session: Session) -> None:
+    dynamic, static = session.purified
+    drawn = "full-gradient PGD-20 untargeted EOT-20"
+    asked = replace(session, sizes=replace(session.sizes, eot_eps=(8,)))
+    assert names(asked, dynamic) == [*names(session, dynamic), drawn]
+    assert names(asked, dynamic, 4) == names(session, dynamic, 4)
+    assert names(asked, static) == names(session, static)
+    both = replace(session, sizes=replace(session.sizes, eot_eps=(8,), heavy_eps=(8,)))
+    assert names(both, dynamic).count(drawn) == 1
+
+
 def test_who_knows_meets_the_first_photos_the_default_mode_and_jpeg(session: Session, photos: Arena) -> None:
     found = knowing(session, photos, unaware(session, photos))
     assert {(o.victim, o.defence, o.scenario.eps) for o in found} == {
