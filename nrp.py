@@ -51,6 +51,9 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                 "nrp evaluate --card --model my-classifier --data my-photos/val",
                 "nrp evaluate classifier imagenette-resnet --data DIR",
                 "nrp evaluate purifier nrp-lite --victims imagenette-resnet --data DIR --limit 100",
+                "nrp evaluate --suite purifier --purifier nrp-lite --data DIR",
+                "nrp evaluate certify nrp-lite --classifier imagenette-resnet --data DIR --limit 50",
+                "nrp evaluate cost --purifier nrp-lite --architecture nrp,nrp_resg",
             ),
         ),
         "train": Verb(

@@ -80,7 +80,7 @@ def _quantised(planes: Tensor, tables: Tensor) -> Tensor:
     basis = torch.kron(_cosines(planes), _cosines(planes))
     steps = tables.view(count, 1, 1, 1, BLOCK**2)
     kept = rounded(blocks @ basis.T / steps) * steps
-    back = (kept @ basis).unflatten(-1, (BLOCK, BLOCK)).transpose(3, 4)
+    back = (kept @ basis).view(*blocks.shape[:-1], BLOCK, BLOCK).transpose(3, 4)
     return rounded(back).reshape(planes.shape)
 
 
