@@ -41,8 +41,8 @@ evaluate: .venv/.evaluate
 	$(BIN)/nrp evaluate segmenter camvid-segnet --data $(DATA)/camvid --store $(STORE) $(EVALUATE)
 	$(BIN)/nrp evaluate detector bccd-retinanet --data $(DATA)/bccd --store $(STORE) $(EVALUATE)
 	$(BIN)/nrp evaluate purifier nrp-lite --victims imagenette-resnet,imagenette-mobilenet \
-	  --data $(DATA)/imagenette2-160/val --store $(STORE) --modes default,static,published,noise-0.20x4 \
-	  --selection-fraction 0.25 --limit 500 --precision bfloat16 --adaptive-count 60 $(EVALUATE)
+	  --data $(DATA)/imagenette2-160/val --store $(STORE) --modes default,static,noise-0.15x4 \
+	  --selection-fraction 0.25 --limit 200 --adaptive-count 30 $(EVALUATE)
 
 # docs/results again: ten minutes for SUITE=quick, an hour or two for SUITE=paper after `make victims`.
 SUITE ?= quick
