@@ -1,10 +1,16 @@
-"""The bank of adversaries that a purifier run generates once and then reuses."""
+"""The adversaries that a purifier is trained on: a bank made once, those of a step, and those that know the purifier.
+
+All are attacks of ``robustness.attacks`` on a member of the ensemble, of 8-bit photos and rounded to 8 bits.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,18 +20,172 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from model_store.architectures.vgg_features import VGG16Features
-from model_store.devices import place
 from model_store.pixels import to_bytes, to_float
-from robustness.attacks.attack import Knowledge
+from robustness.attacks.attack import Attack, Knowledge
+from robustness.attacks.iterative import DIM, MIFGSM
 from robustness.attacks.pgd import PGD
+from robustness.attacks.single_step import FGSM
 from robustness.attacks.ssp import SSP
-from training.features import FeatureNetwork
+from training.ensemble import Ensemble, Member, Network, Target
 from training.loop import generator_at
-from training.photos import list_photos, read_square
-from training.recipe import AdversaryRecipe, PurifierRecipe
+from training.losses import feature_distances, prediction_shifts
+from training.parallel import ALONE, Workers
+from training.photos import Source
+from training.purifier_recipe import AdaptiveRecipe, AdversaryKind, AdversaryRecipe, PurifierRecipe
+from training.recipe import Precision, recipe_json
 
 FOLDER = "adversaries"
+RANDOM_STARTS: frozenset[AdversaryKind] = frozenset({"ssp", "prediction"})
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one batch is attacked with: ``eps`` in /255; ``layer`` is where SSP takes the features of ``member``."""
+
+    kind: AdversaryKind
+    eps: float
+    member: Member
+    layer: str
+
+
+def budget(recipe: AdversaryRecipe, place: int, generator: torch.Generator) -> float:
+    """The budget in /255 of batch ``place``: the next of the cycle, or drawn where the recipe has a range."""
+    if not recipe.eps_high:
+        return recipe.eps[place % len(recipe.eps)]
+    share = float(torch.rand((), generator=generator))
+    return recipe.eps_low + share * (recipe.eps_high - recipe.eps_low)
+
+
+def turn_at(recipe: AdversaryRecipe, number: int, ensemble: Ensemble, generator: torch.Generator) -> Turn:
+    """Turn ``number``: the kind changes with each, then the budget, then the network and its layer."""
+    rest, place = divmod(number, len(recipe.kinds))
+    kind = recipe.kinds[place]
+    later = rest if recipe.eps_high else rest // len(recipe.eps)
+    if kind == "ssp":
+        member, layer = ensemble.layered[later % len(ensemble.layered)]
+    else:
+        member, layer = ensemble.answering[later % len(ensemble.answering)], ""
+    return Turn(kind, budget(recipe, rest, generator), member, layer)
+
+
+def attack_of(turn: Turn, recipe: AdversaryRecipe) -> Attack:
+    """The attack of a turn."""
+    eps, step, iterations = turn.eps, max(1.0, turn.eps * recipe.step_share), recipe.iterations
+    if turn.kind == "ssp":
+        return SSP(eps, step, iterations, recipe.start)
+    if turn.kind == "prediction":
+        return PGD(eps, step=step, iterations=iterations, start=recipe.start)
+    if turn.kind == "momentum":
+        return MIFGSM(eps, step, iterations)
+    if turn.kind == "diverse":
+        return DIM(eps, step, iterations)
+    return FGSM(eps)
+
+
+def knowledge_of(turn: Turn, images: Tensor, precision: Precision) -> Knowledge:
+    """What the attack of a turn may use: features to move away from, or the loss of the network's own answer."""
+    member = turn.member
+    if turn.kind == "ssp":
+        return Knowledge(features=in_precision(lambda seen: member.features(seen, turn.layer), precision))
+    answer = in_precision(member.logits, precision)
+    with torch.no_grad():
+        own = answer(images).argmax(1)
+    return Knowledge(loss=lambda seen: F.cross_entropy(answer(seen).float(), own, reduction="none"))
+
+
+def in_precision(network: Network, precision: Precision) -> Network:
+    """``network`` under autocast where ``precision`` is bfloat16."""
+
+    def run(images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            return network(images)
+
+    return run
+
+
+def attacked(
+    clean: Tensor, number: int, recipe: AdversaryRecipe, ensemble: Ensemble, generator: torch.Generator, before: int = 0
+) -> Tensor:
+    """Adversaries, uint8 (N, 3, S, S), of ``clean``, which lies where the ensemble does, by turn ``number``.
+
+    ``before`` images of the same batch are attacked elsewhere: random starts are drawn an image after another, so
+    leaving theirs out gives these images what one worker would have given them.
+    """
+    turn = turn_at(recipe, number, ensemble, generator)
+    images = to_float(clean).to(memory_format=torch.channels_last)
+    if before and turn.kind in RANDOM_STARTS:
+        torch.rand(before, *clean.shape[1:], generator=generator)
+    found = attack_of(turn, recipe)(images, knowledge_of(turn, images, recipe.precision), generator)
+    return within(to_bytes(found), clean, turn.eps)
+
+
+def within(adversaries: Tensor, clean: Tensor, eps: float) -> Tensor:
+    """``adversaries`` at most ``eps`` levels from ``clean`` (uint8 all): rounding may leave a budget of 5.7 by 0.3."""
+    most = math.floor(eps + 1e-6)
+    moved = (adversaries.short() - clean.short()).clamp(-most, most)
+    return (clean.short() + moved).to(torch.uint8)
+
+
+def attack(clean: Tensor, number: int, recipe: AdversaryRecipe, ensemble: Ensemble, seed: int) -> Tensor:
+    """Adversaries of the bank's batch ``number``, uint8 (N, 3, S, S) on the CPU, as ``clean`` is."""
+    device = next(ensemble.members[0].module.parameters()).device
+    return attacked(clean.to(device), number, recipe, ensemble, generator_at(seed, number)).cpu()
+
+
+def attacked_through(
+    clean: Tensor,
+    defended: Network,
+    target: Target,
+    eps: float,
+    recipe: AdaptiveRecipe,
+    precision: Precision,
+    generator: torch.Generator,
+) -> Tensor:
+    """Adversaries, uint8 (N, 3, S, S), of ``clean`` by PGD through ``defended``, a purifier with its noise.
+
+    ``target``: the network behind it and, where features are to be moved, its layer. ``defended`` may draw noise of
+    its own, anew for each step; the purifier in it should want no gradient of its parameters.
+    """
+    member, layer = target
+    wanted = recipe.objective == "feature"
+    network = in_precision((lambda seen: member.features(seen, layer)) if wanted else member.logits, precision)
+    apart = feature_distances if wanted else prediction_shifts
+    images = to_float(clean).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        before = network(images).float()
+
+    def height(seen: Tensor) -> Tensor:
+        return apart(network(defended(seen)).float(), before)
+
+    pgd = PGD(eps, step=max(1.0, eps * recipe.step_share), iterations=recipe.iterations, start=recipe.start)
+    return within(to_bytes(pgd(images, Knowledge(loss=height), generator)), clean, eps)
+
+
+@dataclass
+class Tally:
+    """How many adversaries were made, and in how many ``seconds``."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+    @contextmanager
+    def counting(self, count: int, device: torch.device) -> Iterator[None]:
+        """Count what is made meanwhile; a GPU is waited for, since it answers before it has worked."""
+        began = _now(device)
+        yield
+        self.seconds += _now(device) - began
+        self.count += count
+
+    @property
+    def rate(self) -> float:
+        """Adversaries per second; 0 before the first."""
+        return self.count / self.seconds if self.seconds else 0.0
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -35,77 +195,84 @@ class Bank:
     pairs: Tensor
     seconds: float
 
+    @staticmethod
+    def empty(side: int) -> Bank:
+        """No pairs: for recipes that make adversaries as they go, or none."""
+        return Bank(torch.empty(0, 2, 3, side, side, dtype=torch.uint8), 0.0)
 
-def chosen_files(roots: list[Path], count: int, seed: int) -> list[Path]:
-    """``count`` photos drawn without replacement."""
-    files = list_photos(roots)
-    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))
-    return [files[index] for index in order[:count].tolist()]
+    def facts(self) -> dict[str, float]:
+        """How many there are and how many a second were made."""
+        if not len(self.pairs):
+            return {}
+        rate = len(self.pairs) / self.seconds if self.seconds else 0.0
+        return {"adversaries in the bank": len(self.pairs), "adversaries per second, bank": rate}
 
 
-def attack(clean: Tensor, turn: int, recipe: AdversaryRecipe, network: VGG16Features, seed: int) -> Tensor:
-    """Adversaries of uint8 (N, 3, S, S), rounded to uint8; ``turn`` picks kind and eps."""
-    device = next(network.parameters()).device
-    images = to_float(clean).to(device, memory_format=torch.channels_last)
-    rest, place = divmod(turn, len(recipe.kinds))
-    eps = recipe.eps[rest % len(recipe.eps)]
-    step = max(1.0, eps * recipe.step_share)
+@dataclass(frozen=True)
+class Originals:
+    """The photos that a bank is made of: those of ``source`` at the indices ``among``, resampled once to its size."""
 
-    def halved(module: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def run(candidates: Tensor) -> Tensor:
-            with torch.autocast(device.type, torch.bfloat16):
-                return module(candidates)
+    source: Source
+    among: Tensor
 
-        return run
+    def drawn(self, count: int, seed: int) -> Tensor:
+        """Indices of ``count`` of them, or all, drawn without replacement."""
+        order = torch.randperm(len(self.among), generator=torch.Generator().manual_seed(seed))
+        return self.among[order[:count]]
 
-    generator = generator_at(seed, turn)
-    if recipe.kinds[place] == "ssp":
-        ssp = SSP(eps, step, recipe.iterations, recipe.start)
-        return to_bytes(ssp(images, Knowledge(features=halved(network.extract)), generator)).cpu()
-    answer = halved(network)
-    with torch.no_grad():
-        own = answer(images).argmax(1)
-
-    def loss(candidates: Tensor) -> Tensor:
-        return F.cross_entropy(answer(candidates).float(), own, reduction="none")
-
-    pgd = PGD(eps, step=step, iterations=recipe.iterations, start=recipe.start)
-    return to_bytes(pgd(images, Knowledge(loss=loss), generator)).cpu()
+    def squares(self, indices: Tensor, side: int) -> Tensor:
+        """Those at ``indices``: uint8 (N, 3, side, side)."""
+        return torch.stack([self.source.square(index, side) for index in indices.tolist()])
 
 
 def make_adversaries(
     recipe: PurifierRecipe,
-    roots: list[Path],
-    features: FeatureNetwork,
+    originals: Originals,
+    ensemble: Ensemble,
     folder: Path,
     device: torch.device,
     *,
+    workers: Workers = ALONE,
     quiet: bool,
 ) -> Bank:
-    """The bank of ``recipe``.
+    """The bank of ``recipe``, empty where it uses none. Raises RecipeError for an unfit ensemble.
 
     Kept a batch a file under ``folder`` with a name that states what made it, so a killed run goes on where it was
-    and another recipe, feature network or photo never finds a stale one.
+    and another recipe, network or photo never finds a stale one. Of several ``workers`` the leader makes it.
     """
+    ensemble.require(recipe)
+    if not recipe.uses_bank:
+        return Bank.empty(recipe.adversaries.side)
+    if not workers.leads:
+        workers.wait()  # then every file is there to be read
+    bank = _filled(recipe, originals, ensemble.on(device, compiled=recipe.compiled), folder, quiet=quiet)
+    if workers.leads:
+        workers.wait()
+    return bank
+
+
+def _filled(recipe: PurifierRecipe, originals: Originals, ensemble: Ensemble, folder: Path, *, quiet: bool) -> Bank:
     wanted = recipe.adversaries
-    network = place(features.module, device)
-    files = chosen_files(roots, wanted.count, recipe.seed)
-    starts = range(0, len(files), wanted.batch)
+    batches = torch.split(originals.drawn(wanted.count, recipe.seed), wanted.batch)
+    photos = originals.source.fingerprint(wanted.side)
     parts, seconds = [], 0.0
-    for number, start in enumerate(tqdm(starts, desc="adversaries", unit="batch", disable=quiet)):
-        batch = files[start : start + wanted.batch]
-        names = [f"{file.parent.name}/{file.name}" for file in batch]  # the same wherever the data lies
-        key = "\n".join(["timed", str(number), wanted.model_dump_json(), features.identity, str(recipe.seed), *names])
-        path = folder / FOLDER / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
+    for number, chosen in enumerate(tqdm(batches, desc="adversaries", unit="batch", disable=quiet)):
+        path = folder / FOLDER / f"{_key(recipe, number, ensemble, f'{photos} {chosen.tolist()}')}.safetensors"
         if not path.exists():
             began = time.monotonic()
-            clean = torch.stack([read_square(file, wanted.side) for file in batch])
-            pairs = torch.stack([clean, attack(clean, number, wanted, network, recipe.seed)], dim=1)
+            clean = originals.squares(chosen, wanted.side)
+            pairs = torch.stack([clean, attack(clean, number, wanted, ensemble, recipe.seed)], dim=1)
             _save(path, pairs, time.monotonic() - began)
         part = load_file(path)
         parts.append(part["pairs"])
         seconds += float(part["seconds"])
     return Bank(torch.cat(parts), seconds)
+
+
+def _key(recipe: PurifierRecipe, number: int, ensemble: Ensemble, photos: str) -> str:
+    made = json.dumps(recipe_json(recipe.adversaries))
+    text = "\n".join(["timed", str(number), made, ensemble.identity, str(recipe.seed), photos])
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _save(path: Path, pairs: Tensor, seconds: float) -> None:

@@ -15,7 +15,8 @@ def uniform(count: int, low: float, high: float, generator: torch.Generator) -> 
 def resized_crops(images: Tensor, size: int, smallest_area: float, generator: torch.Generator) -> Tensor:
     """Crops of random area share, aspect 3:4 to 4:3, place and mirror, resampled to (N, 3, size, size) float in [0,1].
 
-    One affine resampling serves crop, scale and mirror; ``images`` are uint8 (N, 3, S, S).
+    One affine resampling serves crop, scale and mirror; ``images`` are uint8 (N, 3, S, S), and the crops lie where
+    they do, though ``generator`` is the CPU's.
     """
     count = len(images)
     area = uniform(count, smallest_area, 1.0, generator)
@@ -26,7 +27,7 @@ def resized_crops(images: Tensor, size: int, smallest_area: float, generator: to
     theta[:, 0, 0], theta[:, 1, 1] = wide * mirror, high
     theta[:, 0, 2] = (1 - wide) * uniform(count, -1, 1, generator)
     theta[:, 1, 2] = (1 - high) * uniform(count, -1, 1, generator)
-    grid = F.affine_grid(theta, [count, 3, size, size], align_corners=False)
+    grid = F.affine_grid(theta.to(images.device), [count, 3, size, size], align_corners=False)
     return F.grid_sample(images.float() / 255, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 

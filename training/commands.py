@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
+import dataclasses
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
+import torch
 from torch import nn
 
 from model_store.card import Card
@@ -16,48 +17,59 @@ from model_store.errors import ModelExistsError
 from model_store.store import SHIPPED, ModelStore
 from robustness.datasets.bccd import read_bccd
 from robustness.datasets.camvid import read_camvid
-from training.adversaries import make_adversaries
 from training.detection import DetectionTraining, DetectorRecipe, detector_card
-from training.errors import DataError, RecipeError
-from training.features import OFFICIAL, load_features
-from training.loop import Run, Trainable, train
+from training.errors import DataError
+from training.features import OFFICIAL
+from training.finished import read_finished
+from training.loop import Run, Trainable, Validation, train
+from training.packing import open_photos, pack
+from training.parallel import Workers, own_device, require_one_worker
 from training.perturber import PerturberRecipe, PerturberTraining, load_surrogate, perturber_card
-from training.photos import read_photos
-from training.publish import cost, publish, purifier_card, supervised_card
-from training.purifier import PurifierTraining
-from training.recipe import AnyRecipe, PurifierRecipe, Recipe, SupervisedRecipe, read_recipe
+from training.photos import decode
+from training.plan import Planned, kind_of, write_plan
+from training.publish import code_revision, cost, finished_card, publish, stage_card, stored
+from training.recipe import AnyRecipe, Recipe, read_recipe, recipe_path, recipe_table
 from training.segmentation import SegmentationTraining, SegmenterRecipe, segmenter_card
-from training.supervised import SupervisedTraining
+from training.stages import SCHEMAS, Place, fingerprint, prepare
+from training.watching import UNWATCHED, TensorBoard, Watcher
 
-ONLY_IN_THE_CARD = frozenset({"save_every", "modes", "default_mode", "short_side", "limits"})
+TRAININGS = (
+    ("classifier", "a downstream classifier, from one folder a class"),
+    ("feature-net", "the network whose features SSP attacks, from one folder a class"),
+    ("purifier", "the purifier, from unlabelled photos"),
+    ("perturber", "a generator that fools a classifier in one pass (CDA), from unlabelled photos"),
+    ("segmenter", "a segmenter of road scenes, from CamVid's folder"),
+    ("detector", "a detector of blood cells, from BCCD's folder"),
+)
 
 
 def configure_train(parser: argparse.ArgumentParser) -> None:
     """Add the sub-verbs."""
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    for kind, summary, run in (
-        ("classifier", "a downstream classifier, from one folder a class", run_classifier),
-        ("feature-net", "the network whose features SSP attacks, from one folder a class", run_feature_net),
-        ("purifier", "the purifier, from unlabelled photos", run_purifier),
-        ("perturber", "a generator that fools a classifier in one pass (CDA), from unlabelled photos", run_perturber),
-        ("segmenter", "a segmenter of road scenes, from CamVid's folder", run_segmenter),
-        ("detector", "a detector of blood cells, from BCCD's folder", run_detector),
-    ):
-        _configure_kind(kinds.add_parser(kind, help=summary, description=f"Train {summary}."), kind, run)
+    own = {"perturber": run_perturber, "segmenter": run_segmenter, "detector": run_detector}
+    for kind, summary in TRAININGS:
+        _configure_kind(
+            kinds.add_parser(kind, help=summary, description=f"Train {summary}."), kind, own.get(kind, run_stage)
+        )
+    _configure_pack(kinds.add_parser("pack", help="write photos into one file, to be carried to another machine"))
+    _configure_plan(kinds.add_parser("plan", help="write trainings and what they need for `python -m training.bare`"))
+    _configure_publish(kinds.add_parser("publish", help="publish what `python -m training.bare` finished"))
 
 
 def _configure_kind(parser: argparse.ArgumentParser, kind: str, run: Callable[[argparse.Namespace], int]) -> None:
-    parser.add_argument("data", nargs="+", type=Path, metavar="DIR", help="folders of photos")
+    photos = "folders of photos, or one packed file" if kind in (*SCHEMAS, "perturber") else "folder of the data set"
+    parser.add_argument("data", nargs="+", type=Path, metavar="DIR", help=photos)
     parser.add_argument(
         "--recipe", default=kind, help="a .toml file or the name of a shipped recipe (default: %(default)s)"
     )
     parser.add_argument("--run", type=Path, help="folder of checkpoints to start or resume (default: runs/NAME)")
-    parser.add_argument("--store", type=Path, default=SHIPPED, help="where to publish (default: the shipped weights)")
-    parser.add_argument("--replace", action="store_true", help="replace a published model of the same name")
+    _configure_publishing(parser)
     parser.add_argument("--name", help="publish under this name instead of the recipe's")
     parser.add_argument("--seed", type=int, help="use this seed instead of the recipe's")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--stop-at", type=int, help="stop after this step, saved, and publish nothing")
+    parser.add_argument("--minutes", type=float, help="stop cleanly after this long, saved, and publish nothing yet")
+    parser.add_argument("--tensorboard", action="store_true", help="write event files under RUN/tensorboard")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     if kind == "purifier":
         parser.add_argument(
@@ -68,10 +80,80 @@ def _configure_kind(parser: argparse.ArgumentParser, kind: str, run: Callable[[a
     parser.set_defaults(run_kind=run)
 
 
+def _configure_publishing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", type=Path, default=SHIPPED, help="where to publish (default: the shipped weights)")
+    parser.add_argument("--replace", action="store_true", help="replace a published model of the same name")
+
+
+def _configure_pack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", nargs="+", type=Path, metavar="DIR", help="folders of photos")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="a .safetensors file to write")
+    parser.add_argument("--side", type=int, default=160, help="side of the squares, in pixels (default: %(default)s)")
+    parser.add_argument("--limit", type=int, help="pack at most this many, evenly from all folders (default: all)")
+    parser.add_argument("--most-mb", type=float, default=60, help="refuse a larger file (default: %(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.set_defaults(run_kind=run_pack)
+
+
+def _configure_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "recipes", nargs="+", metavar="RECIPE", help=".toml files or names of shipped recipes, in order"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="PLAN.json", help="models go into a folder beside"
+    )
+    parser.add_argument("--store", type=Path, default=SHIPPED, help="where models are that no stage of the plan trains")
+    parser.set_defaults(run_kind=run_plan)
+
+
+def _configure_publish(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("finished", nargs="+", type=Path, metavar="DIR", help="folders with weights and run.json")
+    _configure_publishing(parser)
+    parser.set_defaults(run_kind=run_publish)
+
+
 def run_train(arguments: argparse.Namespace) -> int:
     """Run the chosen sub-verb."""
+    if getattr(arguments, "minutes", None) is not None:
+        arguments.deadline = time.monotonic() + 60 * arguments.minutes
     run: Callable[[argparse.Namespace], int] = arguments.run_kind
     return run(arguments)
+
+
+def run_pack(arguments: argparse.Namespace) -> int:
+    """``nrp train pack``."""
+    output: Path = arguments.output
+    packed = pack(
+        arguments.data,
+        output,
+        side=arguments.side,
+        limit=arguments.limit,
+        most_mb=arguments.most_mb,
+        quiet=arguments.quiet,
+    )
+    print(f"packed {packed.count} of {packed.found} photos into {output} ({packed.size / 1e6:.1f} MB)")
+    return 0
+
+
+def run_plan(arguments: argparse.Namespace) -> int:
+    """``nrp train plan``."""
+    stages = []
+    for where in arguments.recipes:
+        kind = kind_of(recipe_table(recipe_path(where)))
+        stages.append(Planned(kind, read_recipe(where, SCHEMAS[kind])))
+    plan = write_plan(stages, stored(ModelStore(arguments.store)), arguments.output, code_revision=code_revision())
+    print(f"planned {', '.join(s.name for s in stages)}, with {len(plan.models)} models beside, in {arguments.output}")
+    return 0
+
+
+def run_publish(arguments: argparse.Namespace) -> int:
+    """``nrp train publish``."""
+    store = ModelStore(arguments.store)
+    for folder in arguments.finished:
+        finished = read_finished(folder)
+        published = publish(store, finished_card(finished), finished.module, replace=arguments.replace)
+        print(f"published {published.name} in {arguments.store} (sha256 {published.sha256[:12]})")
+    return 0
 
 
 def chosen_recipe(arguments: argparse.Namespace, schema: type[AnyRecipe]) -> AnyRecipe:
@@ -83,7 +165,7 @@ def chosen_recipe(arguments: argparse.Namespace, schema: type[AnyRecipe]) -> Any
         "feature_network": getattr(arguments, "feature_network", None),
         "surrogate": getattr(arguments, "surrogate", None),
     }
-    recipe = recipe.model_copy(update={key: value for key, value in wanted.items() if value is not None})
+    recipe = dataclasses.replace(recipe, **{key: value for key, value in wanted.items() if value is not None})
     if recipe.name in ModelStore(arguments.store).names() and not arguments.replace and arguments.stop_at is None:
         raise ModelExistsError(f"{recipe.name!r} is already published in {arguments.store}; pass --replace or --name")
     return recipe
@@ -94,73 +176,82 @@ def run_folder(arguments: argparse.Namespace, name: str) -> Path:
     return arguments.run if arguments.run is not None else Path("runs") / name
 
 
+def watcher_of(arguments: argparse.Namespace, run: Run) -> Watcher:
+    """TensorBoard where it is asked for, of the leader."""
+    if not arguments.tensorboard or not run.workers.leads:
+        return UNWATCHED
+    return TensorBoard(run.folder, begin=run.load()[0])
+
+
 def finish(
     arguments: argparse.Namespace,
     work: Trainable,
     run: Run,
     card: Callable[[], tuple[Card, nn.Module]],
+    *,
     prepared: float = 0.0,
+    validation: Validation | None = None,
 ) -> int:
     """Train to the end and publish; stopping early publishes nothing. ``prepared`` seconds preceded the first step."""
-    if not train(work, run, stop_at=arguments.stop_at, quiet=arguments.quiet):
+    watcher = watcher_of(arguments, run)
+    deadline = getattr(arguments, "deadline", None)
+    try:
+        ended = train(
+            work,
+            run,
+            stop_at=arguments.stop_at,
+            deadline=deadline,
+            validation=validation,
+            watcher=watcher,
+            quiet=arguments.quiet,
+        )
+    finally:
+        watcher.close()
+    if not run.workers.leads:
+        return 0
+    if not ended:
         print(f"stopped early; run the same command again to go on ({run.path})")
         return 0
     made, module = card()
-    price = cost(prepared + run.load()[1], device_named(arguments.device))
+    price = cost(prepared + run.load()[1], device_named(arguments.device), run.workers.world)
     priced = made.model_copy(update={"training_cost": price})
     published = publish(ModelStore(arguments.store), priced, module, replace=arguments.replace)
     print(f"published {published.name} in {arguments.store} (sha256 {published.sha256[:12]})")
     return 0
 
 
-def fingerprint(recipe: Recipe, *data: str) -> str:
-    """Names recipe, data and whatever else a run depends on; what only its card says may change later."""
-    parts = (recipe.model_dump_json(exclude=set(ONLY_IN_THE_CARD)), *data)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def run_classifier(arguments: argparse.Namespace) -> int:
-    """``nrp train classifier``."""
-    return _run_supervised(arguments, "classifier")
-
-
-def run_feature_net(arguments: argparse.Namespace) -> int:
-    """``nrp train feature-net``."""
-    return _run_supervised(arguments, "feature-network")
-
-
-def _run_supervised(arguments: argparse.Namespace, task: Literal["classifier", "feature-network"]) -> int:
-    recipe = chosen_recipe(arguments, SupervisedRecipe)
-    photos = read_photos(arguments.data, recipe.side, quiet=arguments.quiet)
-    work = SupervisedTraining(recipe, photos, device_named(arguments.device))
-    run = Run(run_folder(arguments, recipe.name), fingerprint(recipe, photos.fingerprint), recipe.save_every)
-    return finish(arguments, work, run, lambda: (supervised_card(recipe, photos, task), work.module))
-
-
-def run_purifier(arguments: argparse.Namespace) -> int:
-    """``nrp train purifier``."""
-    recipe = chosen_recipe(arguments, PurifierRecipe)
-    features = load_features(recipe.feature_network, ModelStore(arguments.store))
-    if recipe.needs_predictions and features.module.head is None:
-        raise RecipeError(
-            f"{recipe.feature_network} has no head to predict with; use --recipe purifier-vgg16, or a recipe with "
-            "prediction_weight 0 and adversaries of kind ssp alone"
+def run_stage(arguments: argparse.Namespace) -> int:
+    """``nrp train classifier``, ``feature-net`` and ``purifier``; under torchrun, each worker does its share."""
+    recipe: Recipe = chosen_recipe(arguments, SCHEMAS[arguments.kind])
+    device = own_device(device_named(arguments.device))
+    workers = Workers.from_environment(device)
+    try:
+        place = Place(device, run_folder(arguments, recipe.name), workers, arguments.quiet or not workers.leads)
+        stage = prepare(recipe, arguments.data, stored(ModelStore(arguments.store)), place)
+        return finish(
+            arguments,
+            stage.work,
+            stage.run,
+            lambda: (stage_card(arguments.kind, stage), stage.result()),
+            prepared=stage.prepared,
+            validation=stage.validation,
         )
-    device = device_named(arguments.device)
-    folder = run_folder(arguments, recipe.name)
-    photos = read_photos(arguments.data, recipe.side, quiet=arguments.quiet)
-    bank = make_adversaries(recipe, arguments.data, features, folder, device, quiet=arguments.quiet)
-    work = PurifierTraining(recipe, photos, bank.pairs, features.module, device)
-    run = Run(folder, fingerprint(recipe, photos.fingerprint, features.identity), recipe.save_every)
-    return finish(arguments, work, run, lambda: (purifier_card(recipe, photos), work.average), bank.seconds)
+    finally:
+        workers.close()
+
+
+def alone(arguments: argparse.Namespace) -> torch.device:
+    """The device of a kind that one worker trains. Raises RunError under torchrun."""
+    require_one_worker(arguments.kind)
+    return device_named(arguments.device)
 
 
 def run_perturber(arguments: argparse.Namespace) -> int:
     """``nrp train perturber``."""
     recipe = chosen_recipe(arguments, PerturberRecipe)
     surrogate = load_surrogate(recipe.surrogate, ModelStore(arguments.store))
-    photos = read_photos(arguments.data, recipe.side, quiet=arguments.quiet)
-    work = PerturberTraining(recipe, photos, surrogate, device_named(arguments.device))
+    photos = decode(open_photos(arguments.data), recipe.side, quiet=arguments.quiet)
+    work = PerturberTraining(recipe, photos, surrogate, alone(arguments))
     depends = fingerprint(recipe, photos.fingerprint, surrogate.identity)
     run = Run(run_folder(arguments, recipe.name), depends, recipe.save_every)
     return finish(arguments, work, run, lambda: (perturber_card(work), work.module))
@@ -172,7 +263,7 @@ def run_segmenter(arguments: argparse.Namespace) -> int:
         raise DataError("a segmenter is trained on one folder; give CamVid's, which holds train, val and test")
     recipe = chosen_recipe(arguments, SegmenterRecipe)
     scenes = read_camvid(arguments.data[0], "train", recipe.size)
-    work = SegmentationTraining(recipe, scenes, device_named(arguments.device))
+    work = SegmentationTraining(recipe, scenes, alone(arguments))
     run = Run(run_folder(arguments, recipe.name), fingerprint(recipe, scenes.digest), recipe.save_every)
     return finish(arguments, work, run, lambda: (segmenter_card(recipe, scenes), work.module))
 
@@ -184,7 +275,7 @@ def run_detector(arguments: argparse.Namespace) -> int:
         raise DataError("a detector is trained on one folder; give BCCD's folder alone")
     store = ModelStore(arguments.store)
     examples = read_bccd(arguments.data[0], recipe.split, recipe.size)
-    work = DetectionTraining(recipe, examples, store, device_named(arguments.device))
+    work = DetectionTraining(recipe, examples, store, alone(arguments))
     origin = store.card(recipe.pretrained).sha256 if recipe.pretrained else ""
     run = Run(run_folder(arguments, recipe.name), fingerprint(recipe, examples.digest, origin), recipe.save_every)
     return finish(arguments, work, run, lambda: (detector_card(recipe, examples, store), work.average))

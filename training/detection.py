@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,11 +21,12 @@ from training.augment import jitter, uniform
 from training.errors import RecipeError
 from training.loop import batch_at, generator_at, rate_at, set_rate, update_average
 from training.publish import LICENCE, all_arguments, code_revision
-from training.recipe import Recipe
+from training.recipe import Decay, Positive, Recipe, recipe_json
 
 VISIBLE = 0.4
 
 
+@dataclass(frozen=True, kw_only=True)
 class DetectorRecipe(Recipe):
     """A detector. ``size`` (H, W) is what photos are brought to, ``split`` the list of photos to train on.
 
@@ -37,13 +38,19 @@ class DetectorRecipe(Recipe):
     split: str = "train"
     size: tuple[int, int] = (240, 320)
     pretrained: str = ""
-    epochs: float = Field(gt=0)
+    epochs: Positive
     zoom: tuple[float, float] = (0.85, 1.35)
-    jitter: float = Field(default=0.25, ge=0, lt=1)
-    tint: float = Field(default=0.08, ge=0, lt=1)
-    ema_decay: float = Field(default=0.998, ge=0, lt=1)
-    labels: tuple[str, ...] = Field(min_length=1)
+    jitter: Decay = 0.25
+    tint: Decay = 0.08
+    ema_decay: Decay = 0.998
+    labels: tuple[str, ...]
     limits: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that there is something to detect, too."""
+        super().__post_init__()
+        if not self.labels:
+            raise ValueError("labels must name at least one class")
 
 
 def reframe(
@@ -175,7 +182,7 @@ def detector_card(recipe: DetectorRecipe, examples: Examples, store: ModelStore)
         labels=recipe.labels,
         training_data=tuple(data),
         licence=LICENCE,
-        recipe=recipe.model_dump(mode="json", exclude={"labels", "limits"}),
+        recipe=recipe_json(recipe, without={"labels", "limits"}),
         code_revision=code_revision(),
         limits=recipe.limits,
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torchvision.models import VGG16_Weights
 
 from model_store.architectures.vgg_features import VGG16Features
-from model_store.official import file_name, read_official
-from model_store.store import ModelStore, fill
 from training.errors import DataError
+
+if TYPE_CHECKING:  # training on a bare machine has no pydantic, which the store needs: networks are handed in there
+    from model_store.store import ModelStore
 
 OFFICIAL = "torchvision:vgg16"
 OTHERWISE = "or train a network with `nrp train feature-net` and name it with --feature-network"
@@ -37,6 +39,9 @@ def load_features(name: str, store: ModelStore) -> FeatureNetwork:
 
 
 def _official() -> FeatureNetwork:
+    from model_store.official import file_name, read_official  # noqa: PLC0415  (see the top)
+    from model_store.store import fill  # noqa: PLC0415
+
     weights = VGG16_Weights.IMAGENET1K_V1
     state = read_official(weights, OFFICIAL, OTHERWISE)
     module = VGG16Features(classes=None)

@@ -12,20 +12,25 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from model_store.errors import NrpError
 from training.errors import RunError
+from training.parallel import ALONE, Workers
+from training.watching import UNWATCHED, Watcher
 
 CHECKPOINT = "checkpoint.pt"
+SHOWN_EVERY = 10
 
 
 class Trainable(Protocol):
-    """Something that can be trained a step at a time and put away."""
+    """Something that can be trained a step at a time and put away.
+
+    What it may offer besides has protocols of its own: Pictured, Validated, Reporting.
+    """
 
     total: int
 
@@ -34,6 +39,46 @@ class Trainable(Protocol):
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs: tensors, numbers and containers of them."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up ``state`` again."""
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """A training that shows what it does."""
+
+    def images(self, number: int) -> Mapping[str, Tensor]:
+        """Images (N, 3, H, W) in [0,1] by name, of step ``number``'s batch: seen, purified, target."""
+
+
+@runtime_checkable
+class Validated(Protocol):
+    """A training whose best module is looked for while it runs."""
+
+    def candidate(self) -> nn.Module:
+        """The module that would be published now: the moving average of the weights."""
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A training with figures of its own, such as adversaries a second."""
+
+    def facts(self) -> Mapping[str, float]:
+        """Figures by name, for run.json."""
+
+
+class Validation(Protocol):
+    """What tells every few steps how good a candidate is, and remembers the best."""
+
+    def is_due(self, done: int, *, ends: bool) -> bool:
+        """Whether the candidate after ``done`` steps is to be judged."""
+
+    def consider(self, done: int, candidate: nn.Module) -> Mapping[str, float]:
+        """Judge ``candidate``, and keep its weights where it is the best so far."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up ``state`` again."""
@@ -79,11 +124,15 @@ def require_finite(losses: Mapping[str, float], number: int) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. ``fingerprint`` names recipe and data; a checkpoint of another is refused."""
+    """A run folder. ``fingerprint`` names recipe and data; a checkpoint of another is refused.
+
+    Of several ``workers`` the leader alone writes; all read the same folder.
+    """
 
     folder: Path
     fingerprint: str
     save_every: int = 100
+    workers: Workers = ALONE
 
     @property
     def path(self) -> Path:
@@ -104,6 +153,8 @@ class Run:
 
     def save(self, step: int, seconds: float, state: Mapping[str, Any]) -> None:
         """Write the checkpoint in one move, so that a kill leaves the old one or the new one."""
+        if not self.workers.leads:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         scratch = self.path.with_suffix(".new")
         saved = {"fingerprint": self.fingerprint, "step": step, "seconds": seconds, "state": dict(state)}
@@ -111,37 +162,84 @@ class Run:
         scratch.replace(self.path)
 
 
-def train(work: Trainable, run: Run, *, stop_at: int | None = None, quiet: bool = False) -> bool:
-    """Train ``work`` to its end, or to ``stop_at``, resuming from ``run``; True when the end was reached.
+def train(
+    work: Trainable,
+    run: Run,
+    *,
+    stop_at: int | None = None,
+    deadline: float | None = None,
+    validation: Validation | None = None,
+    watcher: Watcher = UNWATCHED,
+    quiet: bool = False,
+) -> bool:
+    """Train ``work`` to its end, to ``stop_at`` or to ``deadline``, resuming from ``run``; True when it is at its end.
 
-    Interrupting (Ctrl-C) saves first. Raises RunError when a loss stops being finite.
+    ``deadline`` is a time of the monotonic clock, after which no step is begun. Interrupting (Ctrl-C) saves first.
+    Raises RunError when a loss stops being finite.
     """
-    begin, spent, state = run.load()
-    started = time.monotonic() - spent
-    if state is not None:
-        work.restore(state)
+    session = _Session(work, run, validation, watcher)
     last = work.total if stop_at is None else min(stop_at, work.total)
-    done = begin
-    bar = tqdm(total=work.total, initial=begin, desc=run.folder.name, unit="step", disable=quiet, mininterval=1.0)
+    hidden = quiet or not run.workers.leads
+    bar = tqdm(
+        total=work.total, initial=session.done, desc=run.folder.name, unit="step", disable=hidden, mininterval=1.0
+    )
+    begin = session.done
     try:
-        for number in range(begin, last):
-            losses = work.step(number)
-            require_finite(losses, number)
-            done = number + 1
+        while session.done < last and not _is_late(deadline, run.workers):
+            losses = session.advance()
             bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()}, refresh=False)
             bar.update()
-            if done % run.save_every == 0:
-                run.save(done, time.monotonic() - started, work.state())
-    except NrpError:
-        raise
+            if session.done % run.save_every == 0:
+                session.save()
     except KeyboardInterrupt:
-        run.save(done, time.monotonic() - started, work.state())
+        session.save()
         raise
     finally:
         bar.close()
-    if done > begin:
-        run.save(done, time.monotonic() - started, work.state())
-    return done == work.total
+    if session.done > begin:
+        session.save()
+    run.workers.wait()
+    return session.done == work.total
+
+
+def _is_late(deadline: float | None, workers: Workers) -> bool:
+    return deadline is not None and workers.agreed(time.monotonic() >= deadline)
+
+
+class _Session:
+    """One call's part of a run: what it took up, how far it is, and what it shows."""
+
+    def __init__(self, work: Trainable, run: Run, validation: Validation | None, watcher: Watcher) -> None:
+        self.work, self.run, self.validation, self.watcher = work, run, validation, watcher
+        self.done, spent, state = run.load()
+        self.started = time.monotonic() - spent
+        if state is not None:
+            work.restore(state["work"])
+            if validation is not None:
+                validation.restore(state["validation"])
+
+    def advance(self) -> Mapping[str, float]:
+        """Do the next step; shown and validated where they are due."""
+        losses = self.work.step(self.done)
+        require_finite(losses, self.done)
+        self.done += 1
+        ends = self.done == self.work.total
+        if self.done % SHOWN_EVERY == 0 or ends:
+            self.watcher.scalars(self.done, losses)
+        if self.done % self.run.save_every == 0 and isinstance(self.work, Pictured):
+            self.watcher.images(self.done, self.work.images)
+        if self.validation is not None and self.run.workers.leads and self.validation.is_due(self.done, ends=ends):
+            if not isinstance(self.work, Validated):
+                raise RunError("this training offers no candidate to validate; set validate_every = 0")
+            scores = self.validation.consider(self.done, self.work.candidate())
+            self.watcher.scalars(self.done, scores)
+        return losses
+
+    def save(self) -> None:
+        """Put everything away."""
+        kept = None if self.validation is None else self.validation.state()
+        state = {"work": self.work.state(), "validation": kept}
+        self.run.save(self.done, time.monotonic() - self.started, state)
 
 
 @torch.no_grad()

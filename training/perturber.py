@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,12 +27,13 @@ from training.errors import DataError
 from training.loop import batch_at, generator_at
 from training.photos import Photos
 from training.publish import LICENCE, all_arguments, code_revision, source_of
-from training.recipe import Recipe
+from training.recipe import Bounds, Count, Pixels, Positive, Recipe, recipe_json
 
 BETAS = (0.5, 0.999)
 MEASURED_AT = (8, 16)
 
 
+@dataclass(frozen=True, kw_only=True)
 class PerturberRecipe(Recipe):
     """``surrogate``: the classifier in the store that is attacked; ``eps`` (in /255): the budget learnt within.
 
@@ -44,18 +44,18 @@ class PerturberRecipe(Recipe):
 
     architecture: str = "cda_generator"
     surrogate: str
-    steps: int = Field(ge=1)
-    batch: int = Field(default=16, ge=1)
-    crop: int = Field(default=128, ge=8)
-    eps: float = Field(default=10.0, gt=0, le=255)
-    learning_rate: float = Field(default=2e-4, gt=0)
-    held_out: int = Field(default=200, ge=1)
+    steps: Count
+    batch: Count = 16
+    crop: Pixels = 128
+    eps: Annotated[float, Bounds(above=0, most=255)] = 10.0
+    learning_rate: Positive = 2e-4
+    held_out: Count = 200
 
-    @model_validator(mode="after")
-    def _crop_fits(self) -> Self:
+    def __post_init__(self) -> None:
+        """Check that the crop fits, too."""
+        super().__post_init__()
         if self.crop > self.side:
             raise ValueError("crop must be at most side")
-        return self
 
 
 @dataclass(frozen=True)
@@ -186,9 +186,9 @@ def perturber_card(work: PerturberTraining) -> Card:
         arguments=all_arguments(recipe),
         precision="float16",
         input=InputConvention(),
-        training_data=(source_of(recipe, work.photos),),
+        training_data=(source_of(recipe, len(work.photos)),),
         licence=LICENCE,
-        recipe={**recipe.model_dump(mode="json"), "surrogate_sha256": work.identity},
+        recipe={**recipe_json(recipe), "surrogate_sha256": work.identity},
         code_revision=code_revision(),
         figures=tuple(fooling_figure(work, eps) for eps in MEASURED_AT),
         limits=("Made to fool classifiers in tests: what it does to a victim other than its surrogate is transfer.",),

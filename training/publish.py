@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +15,12 @@ from model_store.architectures import ARCHITECTURES
 from model_store.card import Card, Cost, Inference, InputConvention, Source
 from model_store.inference import STANDARD_MODES, InferenceMode
 from model_store.store import ModelStore
-from training.photos import Photos
-from training.recipe import PurifierRecipe, Recipe, SupervisedRecipe
+from training.errors import RecipeError
+from training.features import OFFICIAL, load_features
+from training.finished import Finished, hardware
+from training.purifier_recipe import PurifierRecipe
+from training.recipe import Recipe, SupervisedRecipe, recipe_json
+from training.stages import Network, Networks, Stage
 
 LICENCE = "weights: as the training data's terms; research, non-commercial"
 
@@ -41,25 +46,63 @@ def all_arguments(recipe: Recipe, **more: object) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in bound.arguments.items()}
 
 
-def source_of(recipe: Recipe, photos: Photos) -> Source:
-    """Where the photos came from, as the recipe states it."""
-    return Source(name=recipe.source, images=len(photos), terms=recipe.terms)
+def source_of(recipe: Recipe, images: int) -> Source:
+    """Where the ``images`` photos came from, as the recipe states it."""
+    return Source(name=recipe.source, images=images, terms=recipe.terms)
 
 
-def supervised_card(recipe: SupervisedRecipe, photos: Photos, task: Literal["classifier", "feature-network"]) -> Card:
+def stored(store: ModelStore) -> Networks:
+    """What a stage may build on at home: the store's models, and torchvision's VGG-16 where it can be downloaded."""
+
+    def network(name: str) -> Network:
+        if name == OFFICIAL:
+            official = load_features(name, store)
+            return Network(official.module, official.identity, "feature-network", "vgg16_conv3_3", {"classes": None})
+        loaded = store.load(name)
+        card = loaded.card
+        return Network(loaded.module, card.sha256, card.task, card.architecture, card.arguments)
+
+    return network
+
+
+def stage_card(kind: str, stage: Stage) -> Card:
+    """The card of what a stage has trained here."""
+    measured = stage.validation.report() if stage.validation is not None else {}
+    return _card(kind, stage.recipe, stage.photos.folders, len(stage.photos), measured)
+
+
+def finished_card(finished: Finished) -> Card:
+    """The card of what a bare machine has trained: the revision and the cost are those of there."""
+    facts = finished.facts
+    card = _card(finished.kind, finished.recipe, facts["folders"], facts["photos"]["count"], facts["validation"])
+    spent = Cost(seconds=facts["seconds"], hardware=facts["hardware"])
+    return card.model_copy(update={"training_cost": spent, "code_revision": facts["code_revision"]})
+
+
+def _card(kind: str, recipe: Recipe, folders: Sequence[str], images: int, measured: Mapping[str, Any]) -> Card:
+    if isinstance(recipe, PurifierRecipe):
+        return purifier_card(recipe, images, measured)
+    if isinstance(recipe, SupervisedRecipe):
+        return supervised_card(recipe, folders, images, "classifier" if kind == "classifier" else "feature-network")
+    raise RecipeError(f"no card is written for a {type(recipe).__name__}; publish it with the command that trains it")
+
+
+def supervised_card(
+    recipe: SupervisedRecipe, folders: Sequence[str], images: int, task: Literal["classifier", "feature-network"]
+) -> Card:
     """The card of a classifier or feature network; its figures are measured afterwards by ``nrp evaluate``."""
     return Card(
         name=recipe.name,
         summary=recipe.summary,
         task=task,
         architecture=recipe.architecture,
-        arguments=all_arguments(recipe, classes=len(photos.folders)),
+        arguments=all_arguments(recipe, classes=len(folders)),
         precision="float16",
         input=InputConvention(short_side=recipe.short_side, crop=recipe.crop),
-        labels=tuple(recipe.labels.get(folder, folder) for folder in photos.folders),
-        training_data=(source_of(recipe, photos),),
+        labels=tuple(recipe.labels.get(folder, folder) for folder in folders),
+        training_data=(source_of(recipe, images),),
         licence=LICENCE,
-        recipe={**recipe.model_dump(mode="json", exclude={"labels"}), "folders": list(photos.folders)},
+        recipe={**recipe_json(recipe, without={"labels"}), "folders": list(folders)},
         code_revision=code_revision(),
         limits=("Not robust by itself: the undefended rows in a purifier's card say what PGD leaves of it.",)
         if task == "classifier"
@@ -67,9 +110,13 @@ def supervised_card(recipe: SupervisedRecipe, photos: Photos, task: Literal["cla
     )
 
 
-def purifier_card(recipe: PurifierRecipe, photos: Photos) -> Card:
-    """The card of a purifier; its figures are measured afterwards by ``nrp evaluate``."""
+def purifier_card(recipe: PurifierRecipe, images: int, measured: Mapping[str, Any]) -> Card:
+    """The card of a purifier; its figures are measured afterwards by ``nrp evaluate``.
+
+    ``measured``: what validation told while it trained, which was used to choose and so is no figure.
+    """
     modes = {**STANDARD_MODES, **{name: InferenceMode.model_validate(mode) for name, mode in recipe.modes.items()}}
+    chosen = {"chosen_by": {"undefended": measured["undefended"], **measured["best"]}} if measured.get("best") else {}
     return Card(
         name=recipe.name,
         summary=recipe.summary,
@@ -78,9 +125,9 @@ def purifier_card(recipe: PurifierRecipe, photos: Photos) -> Card:
         arguments=all_arguments(recipe),
         precision="float16",
         inference=Inference(default=recipe.default_mode, modes=modes),
-        training_data=(source_of(recipe, photos),),
+        training_data=(source_of(recipe, images),),
         licence=LICENCE,
-        recipe=recipe.model_dump(mode="json"),
+        recipe={**recipe_json(recipe), **chosen},
         code_revision=code_revision(),
         limits=(
             *recipe.limits,
@@ -90,12 +137,9 @@ def purifier_card(recipe: PurifierRecipe, photos: Photos) -> Card:
     )
 
 
-def cost(seconds: float, device: torch.device) -> Cost:
-    """What ``seconds`` on ``device`` are worth: its name, or how many of the processor's threads were used."""
-    if device.type == "cuda":
-        return Cost(seconds=round(seconds, 1), hardware=torch.cuda.get_device_name(device))
-    threads = torch.get_num_threads()
-    return Cost(seconds=round(seconds, 1), hardware=f"CPU, {threads} thread{'s' if threads > 1 else ''}")
+def cost(seconds: float, device: torch.device, workers: int = 1) -> Cost:
+    """What ``seconds`` of so many workers on ``device`` are worth."""
+    return Cost(seconds=round(seconds, 1), hardware=hardware(device, workers))
 
 
 def publish(store: ModelStore, card: Card, module: nn.Module, *, replace: bool) -> Card:

@@ -2,73 +2,142 @@
 
 Naseer et al., CVPR 2020 train on SSP adversaries alone, features first. That tends to leave small and other
 perturbations in place; what is drowned in noise and then rebuilt survives far better. So each photo is a clean or
-an attacked one, gets Gaussian noise of a random strength on top, and the clean photo is the target.
+an attacked one, is corrupted by JPEG and noise of random strengths on top, and the clean photo is the target. What
+is attacked, by whom, and how strongly is the recipe's to say; see ``PurifierRecipe``.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from model_store.architectures import build
-from model_store.architectures.vgg_features import VGG16Features
 from model_store.devices import place
-from training.augment import aligned_crops, resized_crops
+from model_store.pixels import to_bytes, to_float
+from robustness.seeds import derive_seed
+from training.adversaries import Bank, Tally, attacked, attacked_through, budget
+from training.batches import Drawn, Part, Places, draw_batch
+from training.corruption import corrupt, gaussian
 from training.critic import Critic
-from training.loop import batch_at, generator_at, rate_at, set_rate, update_average
-from training.losses import feature_distance, pixel_distance, prediction_shift, relativistic_average
+from training.ensemble import Ensemble, Target
+from training.errors import DataError, RecipeError
+from training.loop import generator_at, rate_at, set_rate, update_average
+from training.losses import pixel_distance, relativistic_average
+from training.parallel import ALONE, Workers
 from training.photos import Photos
-from training.recipe import PurifierRecipe
+from training.purifier_recipe import PurifierRecipe
+
+SHOWN = 8
 
 
 class PurifierTraining:
-    """Train ``recipe.architecture``; ``average`` (the moving average of its weights) is what gets published."""
+    """Train ``recipe.architecture``; ``average`` (the moving average of its weights) is what gets published.
+
+    ``initial`` is the state of a purifier of that architecture to start from. Raises RecipeError where it does not
+    fit or the ensemble lacks what the recipe asks of it, DataError where there are fewer photos than a batch takes.
+    """
 
     def __init__(
-        self, recipe: PurifierRecipe, photos: Photos, pairs: Tensor, features: VGG16Features, device: torch.device
+        self,
+        recipe: PurifierRecipe,
+        photos: Photos,
+        bank: Bank,
+        ensemble: Ensemble,
+        device: torch.device,
+        *,
+        workers: Workers = ALONE,
+        initial: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.recipe, self.photos, self.pairs, self.device = recipe, photos, pairs, device
+        ensemble.require(recipe)
+        _require_enough(recipe, photos, bank)
+        self.recipe, self.photos, self.bank, self.device, self.workers = recipe, photos, bank, device, workers
         self.total = recipe.steps
         torch.manual_seed(recipe.seed)
         self.purifier = place(build(recipe.architecture, recipe.arguments), device)
         self.critic = place(Critic(), device)
+        if initial is not None:
+            _start_from(initial, self.purifier, recipe)
         self.average = copy.deepcopy(self.purifier).requires_grad_(False)
-        self.features = place(features, device).eval().requires_grad_(False)
+        self.ensemble = ensemble.on(device, compiled=recipe.compiled)
         self.optimiser = torch.optim.AdamW(
             self.purifier.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
         )
         self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), recipe.learning_rate, betas=(0.5, 0.99))
+        # Gradients of what is wrapped are averaged over the workers; attacks differentiate the module itself.
+        self.learner = self._compiled(workers.wrap(self.purifier))
+        self.victim = self._compiled(self.purifier)
+        self.judge = workers.wrap(self.critic)
+        self.unaware, self.adaptive = Tally(), Tally()
+
+    def _compiled(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
+        return torch.compile(module) if self.recipe.compiled else module
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """What the purifier sees and what it should give, (N, 3, crop, crop) each, of step ``number``."""
-        recipe, generator = self.recipe, generator_at(self.recipe.seed, number)
-        attacked = round(recipe.batch * recipe.adversary_share)
-        seen, target = [], []
-        if attacked:
-            chosen = batch_at(len(self.pairs), attacked, number, recipe.seed)
-            crops = aligned_crops(self.pairs[chosen], recipe.crop, generator)
-            seen.append(crops[:, 1])
-            target.append(crops[:, 0])
-        if attacked < recipe.batch:
-            chosen = batch_at(len(self.photos), recipe.batch - attacked, number, recipe.seed + 1)
-            crops = resized_crops(self.photos.pixels[chosen], recipe.crop, recipe.smallest_zoom**2, generator)
-            seen.append(crops)
-            target.append(crops)
-        images = torch.cat(seen)
-        std = recipe.noise_high * torch.rand(len(images), 1, 1, 1, generator=generator) ** recipe.noise_power
-        noisy = images + std * torch.randn(images.shape, generator=generator)
-        shuffled = torch.randperm(len(images), generator=generator)
-        return self._onto(noisy[shuffled]), self._onto(torch.cat(target)[shuffled])
+        """What the purifier, as it now is, sees of step ``number`` and what it should give, (n, 3, crop, crop) each."""
+        recipe = self.recipe
+        generator = generator_at(recipe.seed, number)
+        drawn = draw_batch(recipe, self.photos, self.bank.pairs, number, generator, self.device, self.workers)
+        seen, target = drawn.seen, drawn.target
+        for part, attack in ((Part.UNAWARE, self._attacked), (Part.ADAPTIVE, self._attacked_through)):
+            places = drawn.places(part)
+            if len(places.mine):
+                there = places.mine.to(self.device)
+                clean = to_bytes(target[there])
+                target = target.index_copy(0, there, to_float(clean))
+                seen = seen.index_copy(0, there, to_float(attack(clean, drawn, places, number)))
+        corrupted = corrupt(seen, drawn.strengths, drawn.noise)
+        layout = torch.channels_last
+        return corrupted.contiguous(memory_format=layout), target.contiguous(memory_format=layout)
 
-    def _onto(self, images: Tensor) -> Tensor:
-        return images.to(self.device, memory_format=torch.channels_last)
+    def _attacked(self, clean: Tensor, drawn: Drawn, places: Places, number: int) -> Tensor:
+        """Adversaries of this step that know nothing of the purifier."""
+        del drawn
+        recipe, generator = self.recipe.adversaries, self._generator("unaware", number)
+        with self.unaware.counting(len(clean), self.device):
+            return attacked(clean, number, recipe, self.ensemble, generator, places.before)
+
+    def _attacked_through(self, clean: Tensor, drawn: Drawn, places: Places, number: int) -> Tensor:
+        """Adversaries through the purifier and the corruption that these images get, its noise drawn anew each step."""
+        recipe = self.recipe
+        strengths, noises = drawn.strengths.of(places.mine), self._generator("adaptive noise", number)
+        whole = torch.Size((places.total, *clean.shape[1:]))
+
+        def defended(candidates: Tensor) -> Tensor:
+            noise = gaussian(whole, noises, self.device)[places.before :][: len(candidates)]
+            return self._purified(self.victim, corrupt(candidates, strengths, noise))
+
+        generator = self._generator("adaptive", number)
+        eps = budget(recipe.adversaries, number, generator)
+        torch.rand(places.before, *clean.shape[1:], generator=generator)  # the random starts of earlier workers
+        self.purifier.requires_grad_(False)  # else each step of the attack would keep what their gradients need
+        try:
+            with self.adaptive.counting(len(clean), self.device):
+                return attacked_through(
+                    clean, defended, self._target(number), eps, recipe.adaptive, recipe.precision, generator
+                )
+        finally:
+            self.purifier.requires_grad_(True)
+
+    def _target(self, number: int) -> Target:
+        """The network behind the purifier at step ``number``, and the layer where features are to be moved."""
+        if self.recipe.adaptive.objective == "feature":
+            return self.ensemble.layered[number % len(self.ensemble.layered)]
+        return self.ensemble.answering[number % len(self.ensemble.answering)], ""
+
+    def _generator(self, purpose: str, number: int) -> torch.Generator:
+        return torch.Generator().manual_seed(derive_seed(self.recipe.seed, purpose, number))
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
+
+    def _purified(self, purifier: Callable[[Tensor], Tensor], seen: Tensor) -> Tensor:
+        with self._autocast():
+            out = purifier(seen)
+        return out.float()
 
     def step(self, number: int) -> Mapping[str, float]:
         """One step of the purifier and, once it has joined, one of the critic."""
@@ -77,16 +146,14 @@ class PurifierTraining:
         set_rate(self.optimiser, rate)
         set_rate(self.critic_optimiser, rate)
         seen, clean = self.batch(number)
-        with self._autocast():
-            purified = self.purifier(seen)
-        purified = purified.float()
-        losses = {"pixel": pixel_distance(purified, clean)}
+        purified = self._purified(self.learner, seen)
+        losses = {"pixel": pixel_distance(purified, clean, recipe.pixel_norm, mean=self.workers.mean)}
         loss = recipe.pixel_weight * losses["pixel"]
         if recipe.feature_weight or recipe.prediction_weight:
-            losses |= self._perceptual_losses(purified, clean)
-            loss = loss + recipe.feature_weight * losses["feature"]
-        if recipe.prediction_weight:
-            loss = loss + recipe.prediction_weight * losses["prediction"]
+            losses |= self._perceptual_losses(purified, clean, number)
+        for name, weight in (("feature", recipe.feature_weight), ("prediction", recipe.prediction_weight)):
+            if name in losses:
+                loss = loss + weight * losses[name]
         if recipe.adversarial_weight and number >= recipe.adversarial_from * self.total:
             losses["critic"] = self._critic_step(purified.detach(), clean)
             losses["adversarial"] = self._adversarial_loss(purified, clean)
@@ -96,26 +163,27 @@ class PurifierTraining:
         nn.utils.clip_grad_norm_(self.purifier.parameters(), recipe.gradient_clip)
         self.optimiser.step()
         update_average(self.average, self.purifier, recipe.ema_decay, number)
-        return {name: value.item() for name, value in losses.items()}
+        shown = self.workers.mean(torch.stack([value.detach() for value in losses.values()]))
+        return dict(zip(losses, shown.tolist(), strict=True))
 
-    def _perceptual_losses(self, purified: Tensor, clean: Tensor) -> dict[str, Tensor]:
+    def _perceptual_losses(self, purified: Tensor, clean: Tensor, number: int) -> dict[str, Tensor]:
         """Feature distance and, where it counts, prediction shift, on a share of the batch."""
         share = max(1, round(len(clean) * self.recipe.feature_share))
+        views = self.ensemble.views(self.recipe.members_per_step, self._generator("views", number))
         with self._autocast():
-            with torch.no_grad():
-                wanted = self.features.extract(clean[:share])
-            given = self.features.extract(purified[:share])
-            losses = {"feature": feature_distance(given.float(), wanted.float())}
-            if self.recipe.prediction_weight:
-                with torch.no_grad():
-                    answer = self.features.classify(wanted)
-                losses["prediction"] = prediction_shift(self.features.classify(given).float(), answer.float())
-        return losses
+            return self.ensemble.distances(
+                purified[:share],
+                clean[:share],
+                views,
+                answer=self.recipe.prediction_weight > 0,
+                relative=self.recipe.relative_features,
+                mean=self.workers.mean,
+            )
 
     def _critic_step(self, purified: Tensor, clean: Tensor) -> Tensor:
         with self._autocast():
-            real, fake = self.critic(clean), self.critic(purified)
-        loss = relativistic_average(real.float(), fake.float())
+            real, fake = self.judge(clean), self.judge(purified)
+        loss = relativistic_average(real.float(), fake.float(), mean=self.workers.mean)
         self.critic_optimiser.zero_grad()
         torch.autograd.backward(loss)
         self.critic_optimiser.step()
@@ -126,7 +194,25 @@ class PurifierTraining:
         with self._autocast():
             real, fake = self.critic(clean), self.critic(purified)
         self.critic.requires_grad_(True)
-        return relativistic_average(fake.float(), real.float())
+        return relativistic_average(fake.float(), real.float(), mean=self.workers.mean)
+
+    @torch.no_grad()
+    def images(self, number: int) -> Mapping[str, Tensor]:
+        """The first images of step ``number``'s batch: as seen, as the moving average purifies them, as wanted."""
+        seen, target = (images[:SHOWN] for images in self.batch(number))
+        return {"seen": seen, "purified": self._purified(self.average, seen), "target": target}
+
+    def candidate(self) -> nn.Module:
+        """The moving average of the weights."""
+        return self.average
+
+    def facts(self) -> Mapping[str, float]:
+        """How many adversaries were made, and how many a second, by this worker since it started."""
+        found = self.bank.facts()
+        for kind, tally in (("online", self.unaware), ("adaptive", self.adaptive)):
+            if tally.count:
+                found |= {f"adversaries, {kind}": tally.count, f"adversaries per second, {kind}": tally.rate}
+        return found
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -145,3 +231,21 @@ class PurifierTraining:
         """Take up ``state`` again."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+
+
+def _require_enough(recipe: PurifierRecipe, photos: Photos, bank: Bank) -> None:
+    attacked_count = round(recipe.batch * recipe.adversary_share) if recipe.uses_bank else 0
+    for what, there, wanted in (
+        ("adversaries", len(bank.pairs), attacked_count),
+        ("photos", len(photos), recipe.batch - attacked_count),
+    ):
+        if there < wanted:
+            raise DataError(f"a batch takes {wanted} {what} and there are {there}; give more photos or lower batch")
+
+
+def _start_from(initial: Mapping[str, Tensor], purifier: nn.Module, recipe: PurifierRecipe) -> None:
+    try:
+        purifier.load_state_dict({name: value.float() for name, value in initial.items()})
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:300]
+        raise RecipeError(f"{recipe.initial or 'initial'} is no {recipe.architecture} like this: {detail}") from error

@@ -1,40 +1,91 @@
-"""Recipes: a TOML file that states what differs from the defaults written here."""
+"""Recipes: a TOML file that states what differs from the defaults written here.
+
+Plain dataclasses, because a training on a bare machine has no pydantic: only reading TOML, at home, asks for it.
+"""
 
 from __future__ import annotations
 
+import json
 import tomllib
+import types
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from training.errors import RecipeError
 
 RECIPES = Path(__file__).parent / "recipes"
 
+Precision = Literal["float32", "bfloat16"]
 
-class Recipe(BaseModel):
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a number may be: ``least`` and ``most`` belong to the range, ``above`` and ``below`` do not."""
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+
+    def broken(self, value: float) -> str:
+        """What ``value`` should be and is not, or nothing."""
+        rules = (
+            (self.least is None or value >= self.least, f"at least {self.least}"),
+            (self.above is None or value > self.above, f"above {self.above}"),
+            (self.most is None or value <= self.most, f"at most {self.most}"),
+            (self.below is None or value < self.below, f"below {self.below}"),
+        )
+        return next((rule for kept, rule in rules if not kept), "")
+
+
+Count = Annotated[int, Bounds(least=1)]
+Pixels = Annotated[int, Bounds(least=8)]
+Share = Annotated[float, Bounds(least=0, most=1)]
+Positive = Annotated[float, Bounds(above=0)]
+Weight = Annotated[float, Bounds(least=0)]
+Decay = Annotated[float, Bounds(least=0, below=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounded:
+    """A record of settings, whose bounds are checked when it is made. Raises ValueError naming the field."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        """Check every field whose type carries Bounds."""
+        hints = get_type_hints(type(self), include_extras=True)
+        for each in fields(self):
+            for bounds in getattr(hints[each.name], "__metadata__", ()):
+                rule = bounds.broken(getattr(self, each.name)) if isinstance(bounds, Bounds) else ""
+                if rule:
+                    raise ValueError(f"{each.name} must be {rule}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Bounded):
     """What every training has. ``side`` is the square, in pixels, that photos are brought to once, at the start."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     summary: str
     architecture: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = field(default_factory=dict)
     source: str = "a folder of photos"
     terms: str = "not stated"
     seed: int = 0
-    side: int = Field(default=160, ge=8)
-    batch: int = Field(default=32, ge=1)
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    warmup: float = Field(default=0.05, ge=0, le=1)
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    save_every: int = Field(default=100, ge=1)
-    gradient_clip: float = Field(default=1.0, gt=0)
+    side: Pixels = 160
+    batch: Count = 32
+    learning_rate: Positive
+    weight_decay: Weight = 0.0
+    warmup: Share = 0.05
+    precision: Precision = "bfloat16"
+    save_every: Count = 100
+    gradient_clip: Positive = 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
 class SupervisedRecipe(Recipe):
     """A classifier, or the feature network with its small head.
 
@@ -47,73 +98,22 @@ class SupervisedRecipe(Recipe):
     ``adversarial_ramp`` of the run: from scratch, a small network learns next to nothing from the whole of it.
     """
 
-    epochs: float = Field(gt=0)
-    crop: int = Field(default=128, ge=8)
-    crop_start: int = Field(default=96, ge=8)
-    short_side: int = Field(default=144, ge=8)
-    smallest_area: float = Field(default=0.35, gt=0, le=1)
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    adversarial_eps: float = Field(default=0.0, ge=0)
-    adversarial_iterations: int = Field(default=2, ge=1)
-    adversarial_ramp: float = Field(default=0.5, ge=0, le=1)
-    labels: dict[str, str] = {}
+    epochs: Positive
+    crop: Pixels = 128
+    crop_start: Pixels = 96
+    short_side: Pixels = 144
+    smallest_area: Annotated[float, Bounds(above=0, most=1)] = 0.35
+    label_smoothing: Decay = 0.1
+    adversarial_eps: Weight = 0.0
+    adversarial_iterations: Count = 2
+    adversarial_ramp: Share = 0.5
+    labels: dict[str, str] = field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _crop_fits(self) -> Self:
+    def __post_init__(self) -> None:
+        """Check that the crop fits, too."""
+        super().__post_init__()
         if self.short_side < self.crop:
             raise ValueError("short_side must be at least crop")
-        return self
-
-
-class AdversaryRecipe(BaseModel):
-    """The bank of adversaries of at most ``count`` photos, made once and reused.
-
-    ``kinds`` and, slower, ``eps`` (in /255) cycle over its batches: ``ssp`` moves the features away from the clean
-    image's, as published; ``prediction`` is PGD on the feature network's own answer. Neither needs a label.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    count: int = Field(default=3000, ge=1)
-    side: int = Field(default=128, ge=8)
-    kinds: tuple[Literal["ssp", "prediction"], ...] = Field(default=("ssp",), min_length=1)
-    eps: tuple[float, ...] = (4.0, 8.0, 16.0)
-    step_share: float = Field(default=0.25, gt=0)
-    iterations: int = Field(default=10, ge=1)
-    start: Literal["uniform", "corner"] = "corner"
-    batch: int = Field(default=32, ge=1)
-
-
-class PurifierRecipe(Recipe):
-    """The purifier: what it sees, how much noise, and how the losses are weighed; ``limits`` goes into its card.
-
-    ``noise_high`` (in [0,1] pixel units): each photo's noise std is noise_high * u ** noise_power, u uniform in
-    [0,1]; a power under 1 leans towards heavy noise. ``adversary_share`` of each batch comes from the bank.
-    """
-
-    feature_network: str
-    steps: int = Field(ge=1)
-    crop: int = Field(default=96, ge=8)
-    smallest_zoom: float = Field(default=0.6, gt=0, le=1)
-    adversary_share: float = Field(default=0.5, ge=0, le=1)
-    noise_high: float = Field(default=0.35, ge=0, le=1)
-    noise_power: float = Field(default=0.5, gt=0)
-    pixel_weight: float = Field(default=1.0, ge=0)
-    feature_weight: float = Field(default=0.1, ge=0)
-    prediction_weight: float = Field(default=0.0, ge=0)
-    adversarial_weight: float = Field(default=5e-3, ge=0)
-    adversarial_from: float = Field(default=0.5, ge=0, le=1)
-    feature_share: float = Field(default=0.5, gt=0, le=1)
-    ema_decay: float = Field(default=0.999, ge=0, lt=1)
-    modes: dict[str, dict[str, Any]] = {}
-    default_mode: str = "static"
-    adversaries: AdversaryRecipe = AdversaryRecipe()
-    limits: tuple[str, ...] = ()
-
-    @property
-    def needs_predictions(self) -> bool:
-        """Whether the feature network must have a head."""
-        return self.prediction_weight > 0 or "prediction" in self.adversaries.kinds
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
@@ -121,15 +121,67 @@ AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 def read_recipe(where: str, schema: type[AnyRecipe]) -> AnyRecipe:
     """The recipe in file ``where``, or the shipped one of that name. Raises RecipeError."""
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415  (see the top)
+
+    path = recipe_path(where)
+    try:
+        return TypeAdapter(schema).validate_python(recipe_table(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where_in = ".".join(str(part) for part in first["loc"])
+        told = first["msg"].removeprefix("Value error, ")
+        raise RecipeError(": ".join(part for part in (path.name, where_in, told) if part)) from error
+
+
+def recipe_path(where: str) -> Path:
+    """File ``where``, or the shipped recipe of that name. Raises RecipeError where there is none."""
     path = Path(where) if where.endswith(".toml") else RECIPES / f"{where}.toml"
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
         raise RecipeError(f"no recipe {where!r}; give a .toml file or one of: {shipped}")
+    return path
+
+
+def recipe_table(path: Path) -> dict[str, Any]:
+    """What the file states, not checked yet. Raises RecipeError where it is not TOML."""
     try:
-        return schema.model_validate(tomllib.loads(path.read_text()))
+        return tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path.name} is not TOML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where_in = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{path.name}: {where_in}: {first['msg']}") from error
+
+
+def recipe_json(recipe: Bounded, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """``recipe`` as JSON has it (tuples as lists), but for the fields named ``without``."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    return {name: value for name, value in plain.items() if name not in without}
+
+
+AnyBounded = TypeVar("AnyBounded", bound=Bounded)
+
+
+def recipe_from_json(schema: type[AnyBounded], data: Mapping[str, Any]) -> AnyBounded:
+    """The recipe that ``recipe_json`` wrote, with its tuples and nested records. Raises RecipeError."""
+    hints = get_type_hints(schema)
+    known = {each.name for each in fields(schema)}
+    unknown = sorted(data.keys() - known)
+    if unknown:
+        raise RecipeError(f"{schema.__name__} has no field {unknown[0]!r}; write the plan again with this version")
+    try:
+        return schema(**{name: _restored(hints[name], value) for name, value in data.items()})
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"this is no {schema.__name__}: {error}; write the plan again") from error
+
+
+def _restored(hint: Any, value: Any) -> Any:
+    """``value`` out of JSON as a field of type ``hint`` holds it."""
+    if isinstance(hint, type) and issubclass(hint, Bounded) and isinstance(value, Mapping):
+        return recipe_from_json(hint, value)
+    inner = [part for part in get_args(hint) if part is not Ellipsis]
+    if get_origin(hint) is tuple and isinstance(value, list):
+        kinds = inner if len(inner) == len(value) and get_args(hint)[-1] is not Ellipsis else inner[:1] * len(value)
+        return tuple(_restored(kind, part) for kind, part in zip(kinds, value, strict=True))
+    if get_origin(hint) is dict and isinstance(value, Mapping):
+        return {key: _restored(inner[1], part) for key, part in value.items()}
+    if get_origin(hint) is types.UnionType and value is not None:
+        return _restored(next(part for part in inner if part is not types.NoneType), value)
+    return value

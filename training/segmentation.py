@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,7 +19,7 @@ from training.augment import jitter, uniform
 from training.errors import DataError
 from training.loop import batch_at, generator_at, rate_at, set_rate
 from training.publish import LICENCE, all_arguments, code_revision
-from training.recipe import Recipe
+from training.recipe import Bounds, Decay, Positive, Recipe, recipe_json
 
 GROWN_AT = 0.7
 CROP_MULTIPLE = 16
@@ -27,6 +27,7 @@ CROP_MULTIPLE = 16
 Size = tuple[int, int]
 
 
+@dataclass(frozen=True, kw_only=True)
 class SegmenterRecipe(Recipe):
     """A segmenter of CamVid's classes. Sizes are (height, width) in pixels.
 
@@ -38,20 +39,20 @@ class SegmenterRecipe(Recipe):
     does), by the square root of that (``sqrt``), or not (``none``), which favours global pixel accuracy.
     """
 
-    epochs: float = Field(gt=0)
+    epochs: Positive
     size: Size = (180, 240)
     crop: Size = (128, 160)
     crop_start: Size = (96, 128)
-    zoom: float = Field(default=1.33, ge=1)
-    jitter: float = Field(default=0.2, ge=0, lt=1)
+    zoom: Annotated[float, Bounds(least=1)] = 1.33
+    jitter: Decay = 0.2
     class_weights: Literal["none", "sqrt", "median"] = "none"
 
-    @model_validator(mode="after")
-    def _crops_fit(self) -> Self:
+    def __post_init__(self) -> None:
+        """Check that the crops fit, too."""
+        super().__post_init__()
         for start, crop, whole in zip(self.crop_start, self.crop, self.size, strict=True):
             if not CROP_MULTIPLE <= start <= crop <= whole:
                 raise ValueError(f"crop_start, crop and size must be at least {CROP_MULTIPLE} and in rising order")
-        return self
 
 
 class SegmentationTraining:
@@ -166,7 +167,7 @@ def segmenter_card(recipe: SegmenterRecipe, scenes: Examples) -> Card:
         labels=CLASSES,
         training_data=(Source(name=recipe.source, images=len(scenes), terms=recipe.terms),),
         licence=LICENCE,
-        recipe=recipe.model_dump(mode="json", exclude={"side"}),
+        recipe=recipe_json(recipe, without={"side"}),
         code_revision=code_revision(),
         limits=(
             f"Trained on road scenes of {recipe.size[0]}x{recipe.size[1]} pixels (height x width); it takes other "

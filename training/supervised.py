@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model_store.architectures import build
@@ -15,6 +15,7 @@ from robustness.attacks.attack import Knowledge
 from robustness.attacks.pgd import PGD
 from training.augment import jitter, resized_crops
 from training.loop import batch_at, generator_at, rate_at, set_rate
+from training.parallel import ALONE, Workers
 from training.photos import Photos
 from training.recipe import SupervisedRecipe
 
@@ -25,12 +26,15 @@ JITTER = 0.2
 class SupervisedTraining:
     """Train ``recipe.architecture`` on ``photos``; the classes are the folders."""
 
-    def __init__(self, recipe: SupervisedRecipe, photos: Photos, device: torch.device) -> None:
-        self.recipe, self.photos, self.device = recipe, photos, device
+    def __init__(
+        self, recipe: SupervisedRecipe, photos: Photos, device: torch.device, workers: Workers = ALONE
+    ) -> None:
+        self.recipe, self.photos, self.device, self.workers = recipe, photos, device, workers
         self.total = round(recipe.epochs * max(1, len(photos) // recipe.batch))
         torch.manual_seed(recipe.seed)
         module = build(recipe.architecture, {**recipe.arguments, "classes": len(photos.folders)})
         self.module = place(module, device).train()
+        self.parallel = workers.wrap(self.module)
         self.optimiser = torch.optim.AdamW(
             self.module.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
         )
@@ -56,22 +60,23 @@ class SupervisedTraining:
 
     def step(self, number: int) -> Mapping[str, float]:
         """One optimiser step."""
-        images, labels = self.batch(number)
+        images, labels = (self.workers.share(part) for part in self.batch(number))
         set_rate(self.optimiser, self.recipe.learning_rate * rate_at(number, self.total, self.recipe.warmup))
         if self.recipe.adversarial_eps:
             images = self._attacked(images, labels, number)
-        logits = self._logits(images)
+        logits = self._logits(images, self.parallel)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
         self.optimiser.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.gradient_clip)
         self.optimiser.step()
         accuracy = (logits.argmax(1) == labels).float().mean()
-        return {"loss": loss.item(), "accuracy": accuracy.item()}
+        shown = self.workers.mean(torch.stack([loss.detach(), accuracy]))
+        return dict(zip(("loss", "accuracy"), shown.tolist(), strict=True))
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def _logits(self, images: Tensor, module: nn.Module) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-            out: Tensor = self.module(images)
+            out: Tensor = module(images)
         return out
 
     def _attacked(self, images: Tensor, labels: Tensor, number: int) -> Tensor:
@@ -80,13 +85,21 @@ class SupervisedTraining:
         pgd = PGD(eps, step=1.25 * eps / iterations, iterations=iterations)
 
         def loss(candidates: Tensor) -> Tensor:
-            return F.cross_entropy(self._logits(candidates).float(), labels, reduction="none")
+            return F.cross_entropy(self._logits(candidates, self.module).float(), labels, reduction="none")
 
         self.module.eval().requires_grad_(False)
         try:
             return pgd(images, Knowledge(loss=loss), generator_at(self.recipe.seed, number))
         finally:
             self.module.train().requires_grad_(True)
+
+    def candidate(self) -> nn.Module:
+        """What gets published."""
+        return self.module
+
+    def images(self, number: int) -> Mapping[str, Tensor]:
+        """The augmented images of step ``number``."""
+        return {"seen": self.batch(number)[0]}
 
     def state(self) -> dict[str, Any]:
         """Module and optimiser."""

@@ -7,17 +7,19 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from model_store.card import InputConvention
 from model_store.pixels import fit, image_to_bytes, to_bytes, to_float
 from robustness.errors import PhotoFolderError
 from robustness.examples import Examples
 from robustness.progress import Progress
+
+if TYPE_CHECKING:  # training on a bare machine has no pydantic, which cards need
+    from model_store.card import InputConvention
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 

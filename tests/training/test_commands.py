@@ -1,20 +1,18 @@
 """Image folders in, published checkpoints out: the commands end to end, killed and resumed."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from model_store.architectures.vgg_features import VGG16Features
 from model_store.errors import ModelExistsError, UnknownModelError
-from model_store.pixels import to_float
 from model_store.store import ModelStore
-from training.adversaries import attack
 from training.commands import configure_train, run_train
-from training.errors import RunError
-from training.recipe import AdversaryRecipe
+from training.errors import DataError, RunError
+from training.validation import RobustValidation, Scores
 
 
 def nrp_train(*arguments: object) -> int:
@@ -114,26 +112,6 @@ def test_adversaries_keep_their_budgets(recipes: Path, photos: Path) -> None:
     assert sorted(reached) == [4, 4, 8]
 
 
-def test_the_two_kinds_of_adversary_raise_what_they_aim_at() -> None:
-    torch.manual_seed(0)
-    network = VGG16Features(width=0.125).eval()
-    clean = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
-    recipe = AdversaryRecipe(kinds=("ssp", "prediction"), eps=(8.0,), iterations=8)
-    before, answer = network.extract(to_float(clean)), network(to_float(clean)).argmax(1)
-    with torch.no_grad():
-        features, predictions = (to_float(attack(clean, turn, recipe, network, seed=0)) for turn in (0, 1))
-
-        def moved(images: torch.Tensor) -> float:
-            return (network.extract(images) - before).square().mean().item()
-
-        def doubt(images: torch.Tensor) -> float:
-            return torch.nn.functional.cross_entropy(network(images), answer).item()
-
-        assert moved(features) > moved(predictions)
-        assert doubt(predictions) > doubt(features) > 0
-        assert doubt(predictions) > doubt(to_float(clean))
-
-
 def test_a_published_name_is_refused_before_any_work(recipes: Path, photos: Path) -> None:
     features(recipes, photos)
     with pytest.raises(ModelExistsError, match="--replace"):
@@ -149,3 +127,63 @@ def test_a_run_folder_of_another_recipe_is_refused(recipes: Path, photos: Path) 
     features(recipes, photos, "--stop-at", 2)
     with pytest.raises(RunError, match="another recipe"):
         features(recipes, photos, "--seed", 5)
+
+
+def test_a_packed_file_serves_where_folders_do(recipes: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packed = recipes / "photos.safetensors"
+    assert nrp_train("pack", photos, "--output", packed, "--side", 24, "--quiet") == 0
+    assert "packed 12 of 12 photos" in capsys.readouterr().out
+    assert features(recipes, packed) == 0
+    assert purifier(recipes, packed, "run") == 0
+    card = ModelStore(recipes / "store").card("tiny-features")
+    assert card.labels == ("first", "two")
+    assert card.training_data[0].images == 12
+
+
+def test_too_few_photos_for_a_batch_are_refused(recipes: Path, photos: Path) -> None:
+    path = recipes / "features.toml"
+    path.write_text(path.read_text().replace("batch = 4", "batch = 13"))
+    with pytest.raises(DataError, match="12 photos, fewer than the 13"):
+        features(recipes, photos)
+    assert not (recipes / "run-features").exists()
+
+
+def test_when_the_minutes_are_over_it_stops_saved_and_publishes_nothing(
+    recipes: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert features(recipes, photos, "--minutes", 0) == 0
+    assert "run the same command again" in capsys.readouterr().out
+    assert ModelStore(recipes / "store").names() == []
+    assert features(recipes, photos, "--minutes", 10) == 0
+    assert ModelStore(recipes / "store").names() == ["tiny-features"]
+
+
+def test_a_missing_tensorboard_is_one_clear_error(recipes: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(RunError, match=r"nrp\[train\]"):
+        features(recipes, photos, "--tensorboard")
+
+
+def test_what_validated_best_is_published_and_its_scores_are_in_the_card(
+    recipes: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features(recipes, photos)
+    path = recipes / "purifier.toml"
+    validated = 'validate_every = 2\nheld_back = 4\njudge = "tiny-features"\n\n[arguments]'
+    path.write_text(path.read_text().replace("[arguments]", validated, 1))
+    agreement = iter([0.5, 0.75, 0.25])
+
+    def measure(*_: object) -> Scores:
+        return Scores(30.0, 25.0, 1.0, next(agreement))
+
+    monkeypatch.setattr(RobustValidation, "measure", measure)
+    purifier(recipes, photos, "run", "--stop-at", 4)
+    best = torch.load(recipes / "run" / "checkpoint.pt", weights_only=True)["state"]["work"]["average"]
+    purifier(recipes, photos, "run")
+    published = weights(recipes, "tiny-purifier")
+    assert same({name: value.half() for name, value in best.items()}, published)
+    last = torch.load(recipes / "run" / "checkpoint.pt", weights_only=True)["state"]["work"]["average"]
+    assert not same({name: value.half() for name, value in last.items()}, published)
+    card = ModelStore(recipes / "store").card("tiny-purifier")
+    assert card.recipe["chosen_by"]["step"] == 4
+    assert card.recipe["chosen_by"]["agrees_adversary"] == 0.75

@@ -55,7 +55,7 @@ def tiny_recipe(**changes: Any) -> DetectorRecipe:
         "labels": ("small", "large"),
         "save_every": 2,
     }
-    return DetectorRecipe.model_validate(facts | changes)
+    return DetectorRecipe(**(facts | changes))
 
 
 def test_boxes_follow_their_discs_through_zoom_and_mirror() -> None:

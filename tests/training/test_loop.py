@@ -8,6 +8,7 @@ from torch import nn
 
 from training.errors import RunError
 from training.loop import Run, batch_at, generator_at, rate_at, train, update_average
+from training.parallel import Workers
 
 
 class Walk:
@@ -140,3 +141,119 @@ def test_the_average_moves_towards_the_module() -> None:
     update_average(average, module, 0.999, step=0)
     after = (average.weight - module.weight).abs().sum().item()
     assert after == pytest.approx(0.1 * before, rel=1e-4)
+
+
+@pytest.mark.parametrize("allowed", range(11))
+def test_a_deadline_stops_cleanly_and_the_same_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: int
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("training.loop.time.monotonic", lambda: clock[0])
+
+    class Slow(Walk):
+        def step(self, number: int) -> Mapping[str, float]:
+            clock[0] += 1
+            return super().step(number)
+
+    run = Run(tmp_path, "same", save_every=100)
+    ended = train(Slow(), run, deadline=float(allowed), quiet=True)
+    assert ended == (allowed == 10)
+    assert run.load()[0] == allowed
+    walk = Slow()
+    assert train(walk, run, deadline=1e9, quiet=True)
+    assert walk.value == straight()
+
+
+def test_a_worker_that_does_not_lead_writes_nothing(tmp_path: Path) -> None:
+    Run(tmp_path / "run", "same", workers=Workers(1, 2)).save(3, 1.0, {})
+    assert not (tmp_path / "run").exists()
+
+
+class Module(Walk):
+    """A walk whose candidate is one weight: the number itself."""
+
+    def candidate(self) -> nn.Module:
+        module = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(module.weight, self.value)
+        return module
+
+    def images(self, number: int) -> Mapping[str, torch.Tensor]:
+        return {"seen": torch.full((1, 3, 2, 2), float(number))}
+
+
+class Highest:
+    """Finds the highest number."""
+
+    def __init__(self, every: int = 3) -> None:
+        self.every, self.best, self.seen = every, -1.0, [0]
+
+    def is_due(self, done: int, *, ends: bool) -> bool:
+        return ends or done % self.every == 0
+
+    def consider(self, done: int, candidate: nn.Module) -> Mapping[str, float]:
+        value = next(candidate.parameters()).item()
+        self.seen.append(done)
+        self.best = max(self.best, value)
+        return {"score": value}
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self.best, "seen": self.seen}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.best, self.seen = state["best"], list(state["seen"])
+
+
+class Notebook:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, str]] = []
+
+    def scalars(self, done: int, values: Mapping[str, float]) -> None:
+        self.told += [(done, name) for name in values]
+
+    def images(self, done: int, pictures: Any) -> None:
+        self.told += [(done, f"{name} of {pictures(done - 1)[name].max():.0f}") for name in pictures(done - 1)]
+
+    def close(self) -> None:
+        self.told.append((0, "closed"))
+
+
+@pytest.mark.parametrize("stop", [0, 2, 3, 7, 10])
+def test_the_best_is_remembered_over_a_resume(tmp_path: Path, stop: int) -> None:
+    whole, parts = Highest(), Highest()
+    train(Module(), Run(tmp_path / "whole", "same"), validation=whole, quiet=True)
+    assert whole.seen == [0, 3, 6, 9, 10]
+    run = Run(tmp_path / "parts", "same", save_every=3)
+    train(Module(), run, validation=parts, stop_at=stop, quiet=True)
+    parts = Highest()
+    assert train(Module(), run, validation=parts, quiet=True)
+    assert (parts.best, parts.seen) == (whole.best, whole.seen)
+
+
+def test_the_leader_alone_validates(tmp_path: Path) -> None:
+    class Deaf(Workers):
+        def wait(self) -> None:
+            """Nobody is there."""
+
+    follower = Highest()
+    train(Module(), Run(tmp_path, "same", workers=Deaf(1, 2)), validation=follower, quiet=True)
+    assert follower.seen == [0]
+
+
+def test_a_training_without_a_candidate_cannot_be_validated(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no candidate"):
+        train(Walk(), Run(tmp_path, "same"), validation=Highest(), quiet=True)
+
+
+def test_losses_scores_and_images_are_shown_where_they_are_due(tmp_path: Path) -> None:
+    notebook = Notebook()
+    train(Module(12), Run(tmp_path, "same", save_every=5), validation=Highest(6), watcher=notebook, quiet=True)
+    assert notebook.told == [
+        (5, "seen of 4"),
+        (6, "score"),
+        (10, "loss"),
+        (10, "seen of 9"),
+        (12, "loss"),
+        (12, "score"),
+    ]

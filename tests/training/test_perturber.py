@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,13 +65,18 @@ def recipes(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def tiny(**changes: object) -> PerturberRecipe:
-    facts = {"name": "cda-tiny", "summary": "tiny", "surrogate": "toy", "arguments": {"width": 4, "blocks": 1}}
+def tiny(**changes: Any) -> PerturberRecipe:
+    facts: dict[str, Any] = {
+        "name": "cda-tiny",
+        "summary": "tiny",
+        "surrogate": "toy",
+        "arguments": {"width": 4, "blocks": 1},
+    }
     sizes = {"steps": 40, "side": 24, "crop": 16, "batch": 4, "held_out": 3, "precision": "float32"}
-    return PerturberRecipe.model_validate({**facts, **sizes, **changes})
+    return PerturberRecipe(**{**facts, **sizes, **changes})
 
 
-def training(photos: Path, **changes: object) -> PerturberTraining:
+def training(photos: Path, **changes: Any) -> PerturberTraining:
     recipe = tiny(**changes)
     return PerturberTraining(recipe, read_photos([photos], recipe.side, quiet=True), TOY, torch.device("cpu"))
 

@@ -1,4 +1,8 @@
+import json
+import subprocess
+import sys
 from collections.abc import Mapping
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -8,7 +12,8 @@ from model_store.architectures import build
 from training.detection import DetectorRecipe
 from training.errors import RecipeError
 from training.perturber import PerturberRecipe
-from training.recipe import RECIPES, PurifierRecipe, Recipe, SupervisedRecipe, read_recipe
+from training.purifier_recipe import PurifierRecipe
+from training.recipe import RECIPES, Recipe, SupervisedRecipe, read_recipe, recipe_from_json, recipe_json
 from training.segmentation import SegmenterRecipe
 
 # By the first word of a recipe's name: how it is read, and the arguments that its data will give.
@@ -20,6 +25,7 @@ SCHEMAS: Mapping[str, tuple[type[Recipe], Mapping[str, int]]] = MappingProxyType
         "perturber": (PerturberRecipe, {}),
         "purifier": (PurifierRecipe, {}),
         "segmenter": (SegmenterRecipe, {"classes": 11}),
+        "surrogate": (SupervisedRecipe, {"classes": 10}),
     }
 )
 SHIPPED = sorted(path.stem for path in RECIPES.glob("*.toml"))
@@ -55,3 +61,64 @@ def test_broken_toml_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="is not TOML") as caught:
         read_recipe(str(path), Recipe)
     assert "\n" not in str(caught.value)
+
+
+FACTS = {"name": "a", "summary": "a", "architecture": "resnet_small", "learning_rate": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("side = 4", "side must be at least 8"),
+        ("learning_rate = 0", "learning_rate must be above 0"),
+        ("warmup = 1.5", "warmup must be at most 1"),
+        ("label_smoothing = 1", "label_smoothing must be below 1"),
+        ('batch = "many"', "batch: Input should be a valid integer"),
+        ('precision = "float8"', "precision: Input should be 'float32' or 'bfloat16'"),
+        ("short_side = 100", "short_side must be at least crop"),
+    ],
+)
+def test_a_value_out_of_bounds_is_named_with_what_it_should_be(tmp_path: Path, text: str, told: str) -> None:
+    facts = {**FACTS, "epochs": 1}
+    lines = [f"{key} = {value!r}" for key, value in facts.items() if not text.startswith(key)]
+    path = tmp_path / "wrong.toml"
+    path.write_text("\n".join([*lines, text]))
+    with pytest.raises(RecipeError, match=rf"^wrong\.toml: {told}"):
+        read_recipe(str(path), SupervisedRecipe)
+
+
+def test_the_bounds_hold_without_a_file_too() -> None:
+    recipe = Recipe(name="a", summary="a", architecture="nrp_lite", learning_rate=1e-3)
+    with pytest.raises(ValueError, match="batch must be at least 1"):
+        replace(recipe, batch=0)
+    with pytest.raises(FrozenInstanceError):
+        recipe.batch = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_recipe_survives_json(name: str) -> None:
+    schema, _ = SCHEMAS[name.split("-", maxsplit=1)[0]]
+    recipe = read_recipe(name, schema)
+    data = json.loads(json.dumps(recipe_json(recipe)))
+    restored = recipe_from_json(schema, data)
+    assert restored == recipe
+    assert all(type(a) is type(b) for a, b in zip(vars(restored).values(), vars(recipe).values(), strict=True))
+
+
+def test_json_of_another_version_is_refused() -> None:
+    data = recipe_json(read_recipe("purifier", PurifierRecipe))
+    with pytest.raises(RecipeError, match="no field 'colour'"):
+        recipe_from_json(PurifierRecipe, {**data, "colour": "red"})
+    with pytest.raises(RecipeError, match="no field 'colour'"):
+        recipe_from_json(PurifierRecipe, {**data, "adversaries": {"colour": "red"}})
+    with pytest.raises(RecipeError, match="steps must be at least 1"):
+        recipe_from_json(PurifierRecipe, {**data, "steps": 0})
+    del data["steps"]
+    with pytest.raises(RecipeError, match="steps"):
+        recipe_from_json(PurifierRecipe, data)
+    assert "seed" not in recipe_json(read_recipe("purifier", PurifierRecipe), without={"seed"})
+
+
+def test_recipes_need_no_pydantic_but_for_reading_toml() -> None:
+    code = "import sys; import training.recipe, training.purifier_recipe; sys.exit('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603

@@ -1,6 +1,7 @@
 """The segmenter's training on synthetic scenes: it learns, and resumes to the bit."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,7 @@ def test_only_one_folder_is_taken(camvid: Path) -> None:
 
 
 def test_the_crop_grows_to_its_full_size(camvid: Path) -> None:
-    recipe = read_recipe(str(camvid.parent / "recipe.toml"), SegmenterRecipe).model_copy(update={"epochs": 50})
+    recipe = replace(read_recipe(str(camvid.parent / "recipe.toml"), SegmenterRecipe), epochs=50)
     work = SegmentationTraining(recipe, read_camvid(camvid, "train", recipe.size), torch.device("cpu"))
     assert work.total == 100
     assert [work.crop_at(number) for number in (0, 60, 70, 99)] == [(16, 16), (16, 16), (16, 32), (16, 32)]

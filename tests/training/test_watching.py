@@ -1,0 +1,67 @@
+"""What TensorBoard is told, through event files that are read back."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from training.errors import RunError
+from training.watching import FOLDER, UNWATCHED, TensorBoard
+
+
+def grids(number: int) -> Mapping[str, Tensor]:
+    return {"seen": torch.full((3, 3, 4, 5), 0.25), "target": torch.full((3, 3, 4, 5), 2.0)}
+
+
+def read(folder: Path) -> dict[str, list[tuple[int, object]]]:
+    """Every event in ``folder``, by tag."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415
+
+    held = EventAccumulator(str(folder / FOLDER))
+    held.Reload()
+    tags = held.Tags()
+    found = {tag: [(event.step, event.value) for event in held.Scalars(tag)] for tag in tags["scalars"]}
+    return found | {
+        tag: [(event.step, (event.width, event.height)) for event in held.Images(tag)] for tag in tags["images"]
+    }
+
+
+def test_without_tensorboard_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(RunError, match=r"nrp\[train\].*leave out --tensorboard"):
+        TensorBoard(tmp_path)
+
+
+def test_curves_and_grids_are_written(tmp_path: Path) -> None:
+    board = TensorBoard(tmp_path)
+    board.scalars(10, {"loss": 1.5})
+    board.scalars(20, {"loss": 0.5, "score": 0.9})
+    board.images(20, grids)
+    board.close()
+    told = read(tmp_path)
+    assert told["loss"] == [(10, 1.5), (20, 0.5)]
+    assert told["score"][0] == (20, pytest.approx(0.9))
+    assert told["images"] == [(20, (15, 8))]
+
+
+def test_what_was_written_beyond_the_checkpoint_is_not_shown_again(tmp_path: Path) -> None:
+    for begin, values in ((0, {10: 1.0, 20: 2.0}), (10, {20: 3.0})):
+        board = TensorBoard(tmp_path, begin=begin)
+        for step, value in values.items():
+            board.scalars(step, {"loss": value})
+        board.close()
+    assert read(tmp_path)["loss"] == [(10, 1.0), (20, 3.0)]
+
+
+def test_unwatched_asks_for_no_image() -> None:
+    def refuse(_: int) -> Mapping[str, Tensor]:
+        raise AssertionError("made images that nobody looks at")
+
+    UNWATCHED.images(1, refuse)
+    UNWATCHED.scalars(1, {"loss": 1.0})
+    UNWATCHED.close()

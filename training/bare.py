@@ -1,0 +1,156 @@
+"""Train a plan on a bare machine: ``python -m training.bare PLAN.json --pack FILE --run DIR --minutes 9``.
+
+Needs PyTorch, torchvision, NumPy, Pillow, safetensors and tqdm, and none of the project's other dependencies. The same
+command again goes on where the last one stopped; under torchrun every GPU takes its share. Each finished stage leaves
+DIR/finished/NAME (and --out's), which ``nrp train publish`` turns into a model at home.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from model_store.architectures import build
+from model_store.devices import device_named
+from model_store.errors import NrpError
+from training.errors import RecipeError
+from training.finished import is_finished, read_finished, require_small, write_finished
+from training.loop import train
+from training.parallel import Workers, own_device
+from training.plan import Plan, Planned, read_plan
+from training.stages import Network, Place, prepare
+from training.watching import UNWATCHED, TensorBoard, Watcher
+
+FINISHED = "finished"
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+@dataclass(frozen=True)
+class Order:
+    """What one call is to do: ``deadline`` is a time of the monotonic clock, None for as long as it takes."""
+
+    plan: Plan
+    pack: Path
+    run: Path
+    device: torch.device
+    workers: Workers
+    deadline: float | None = None
+    tensorboard: bool = False
+    quiet: bool = False
+
+    @property
+    def finished(self) -> Path:
+        """Where finished stages are."""
+        return self.run / FINISHED
+
+    def network(self, name: str) -> Network:
+        """An earlier stage's outcome, or a model that came with the plan. Raises RecipeError."""
+        if is_finished(self.finished / name):
+            return read_finished(self.finished / name).network
+        if name not in self.plan.models:
+            raise RecipeError(f"the plan brings no model {name!r}; write it again with `nrp train plan`")
+        return self.plan.models[name]
+
+
+def arguments_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m training.bare", description="Train a plan, stage by stage.")
+    parser.add_argument("plan", type=Path, metavar="PLAN.json", help="what `nrp train plan` wrote")
+    parser.add_argument("--pack", type=Path, required=True, metavar="FILE", help="what `nrp train pack` wrote")
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder of checkpoints and outcomes")
+    parser.add_argument("--minutes", type=float, help="stop cleanly after this long, to go on by the same command")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="copy what is finished here, too")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--tensorboard", action="store_true", help="write event files under DIR/NAME/tensorboard")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train what there is time for; 0 when that went well, finished or not, 1 or 130 otherwise."""
+    began = time.monotonic()
+    given = arguments_parser().parse_args(argv)
+    deadline = None if given.minutes is None else began + 60 * given.minutes
+    try:
+        device = own_device(device_named(given.device))
+        workers = Workers.from_environment(device)
+        plan = read_plan(given.plan)
+        order = Order(plan, given.pack, given.run, device, workers, deadline, given.tensorboard, given.quiet)
+        try:
+            run_plan(order)
+        finally:
+            if workers.leads and given.out is not None:
+                hand_out(order, given.out)
+            workers.close()
+    except NrpError as error:
+        tqdm.write(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        tqdm.write("interrupted, saved; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def run_plan(order: Order) -> bool:
+    """Do the unfinished stages in order while there is time; whether all are finished."""
+    open_stages = [planned for planned in order.plan.stages if not is_finished(order.finished / planned.name)]
+    for planned in open_stages:
+        folders = {"classes": 2} if planned.kind != "purifier" else {}
+        require_small(planned.name, build(planned.recipe.architecture, {**planned.recipe.arguments, **folders}))
+    for planned in open_stages:
+        late = order.deadline is not None and time.monotonic() >= order.deadline
+        if order.workers.agreed(late) or not run_stage(order, planned):
+            _tell(order, f"stopped in time before the end of {planned.name}; run the same command again to go on")
+            return False
+        _tell(order, f"finished {planned.name} in {order.finished / planned.name}")
+    return True
+
+
+def run_stage(order: Order, planned: Planned) -> bool:
+    """Train one stage on from its checkpoint; True when it is finished and its outcome written."""
+    place = Place(order.device, order.run / planned.name, order.workers, order.quiet)
+    stage = prepare(planned.recipe, [order.pack], order.network, place)
+    watcher: Watcher = UNWATCHED
+    if order.tensorboard and order.workers.leads:
+        watcher = TensorBoard(place.folder, begin=stage.run.load()[0])
+    try:
+        ended = train(
+            stage.work,
+            stage.run,
+            deadline=order.deadline,
+            validation=stage.validation,
+            watcher=watcher,
+            quiet=order.quiet,
+        )
+    finally:
+        watcher.close()
+    if ended and order.workers.leads:
+        folder = order.finished / planned.name
+        write_finished(planned, stage, folder, order.device, order.plan.code_revision)
+    order.workers.wait()
+    return ended
+
+
+def hand_out(order: Order, out: Path) -> None:
+    """Copy every finished stage to ``out``."""
+    for planned in order.plan.stages:
+        folder = order.finished / planned.name
+        if is_finished(folder) and folder.resolve() != (out / planned.name).resolve():
+            shutil.copytree(folder, out / planned.name, dirs_exist_ok=True)
+
+
+def _tell(order: Order, line: str) -> None:
+    if order.workers.leads:
+        tqdm.write(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""What a training shows while it runs, for TensorBoard: losses, scores and grids of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from training.errors import RunError
+
+FOLDER = "tensorboard"
+SHOWN = 8
+
+Pictures = Callable[[int], Mapping[str, Tensor]]
+
+
+class Watcher(Protocol):
+    """Is told what happens after ``done`` steps."""
+
+    def scalars(self, done: int, values: Mapping[str, float]) -> None:
+        """Losses or scores by name."""
+
+    def images(self, done: int, pictures: Pictures) -> None:
+        """Images of the last step, made by ``pictures`` only if somebody looks at them."""
+
+    def close(self) -> None:
+        """Nothing more will happen."""
+
+
+class _Unwatched:
+    """Nobody watches."""
+
+    def scalars(self, done: int, values: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def images(self, done: int, pictures: Pictures) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+UNWATCHED: Watcher = _Unwatched()
+
+
+class TensorBoard:
+    """Event files under ``folder``/tensorboard, to be looked at with ``tensorboard --logdir``."""
+
+    def __init__(self, folder: Path, *, begin: int = 0) -> None:
+        """``begin``: the step that the run goes on from; what an earlier part wrote beyond it is not shown.
+
+        Raises RunError where TensorBoard is not installed.
+        """
+        try:
+            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  (wanted by few, missing from most)
+        except ImportError as error:
+            raise RunError(
+                "TensorBoard is not installed; pip install 'nrp[train]' (or tensorboard), or leave out --tensorboard"
+            ) from error
+        self.writer: Any = SummaryWriter(str(folder / FOLDER), purge_step=begin + 1)
+
+    def scalars(self, done: int, values: Mapping[str, float]) -> None:
+        """One curve a name."""
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, done)
+
+    @torch.no_grad()
+    def images(self, done: int, pictures: Pictures) -> None:
+        """One grid: a row for each name, a column for each of the first images."""
+        rows = [images[:SHOWN].detach().float().cpu().clamp(0, 1) for images in pictures(done - 1).values()]
+        grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+        self.writer.add_image("images", grid, done)
+
+    def close(self) -> None:
+        """Write what is still held back."""
+        self.writer.close()
