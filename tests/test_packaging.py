@@ -97,6 +97,7 @@ def test_the_pins_satisfy_what_the_project_asks_for() -> None:
         ("", (RUNTIME,)),
         ("evaluate", (RUNTIME, EVALUATE)),
         ("art", (RUNTIME, EVALUATE, DEV)),
+        ("train", (RUNTIME, EVALUATE, DEV)),
         ("dev", (RUNTIME, EVALUATE, DEV)),
     ):
         wanted = asked_for(extra)
@@ -109,7 +110,7 @@ def test_the_pins_satisfy_what_the_project_asks_for() -> None:
 def test_every_package_that_these_pull_in_is_pinned_too() -> None:
     assert pulled_in(PROJECT["dependencies"]) <= set(pins(RUNTIME))
     assert pulled_in(asked_for("evaluate")) <= set(pins(RUNTIME, EVALUATE))
-    assert pulled_in([*asked_for("art"), *asked_for("dev")]) <= set(pins(RUNTIME, EVALUATE, DEV))
+    assert pulled_in([*asked_for("art"), *asked_for("train"), *asked_for("dev")]) <= set(pins(RUNTIME, EVALUATE, DEV))
 
 
 def test_nothing_is_pinned_for_the_service_that_it_does_not_need() -> None:
