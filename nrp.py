@@ -59,7 +59,13 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
         "train": Verb(
             "training.commands",
             "train purifiers, and the models that they are measured with",
-            ("nrp train classifier DIR", "nrp train purifier DIR --recipe my.toml --store models"),
+            (
+                "nrp train classifier DIR",
+                "nrp train purifier DIR --recipe my.toml --store models",
+                "nrp train pack DIR --output photos.safetensors --side 160",
+                "nrp train plan surrogate-resnet purifier-mixed --output PLAN.json",
+                "nrp train publish finished/nrp-mixed --store models",
+            ),
         ),
         "models": Verb(
             "model_store.commands",
