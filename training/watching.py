@@ -58,7 +58,7 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  (wanted by few, missing from most)
         except ImportError as error:
             raise RunError(
-                "TensorBoard is not installed; pip install 'nrp[train]' (or tensorboard), or leave out --tensorboard"
+                'TensorBoard is not installed; install the extra: pip install -e ".[train]", or leave out --tensorboard'
             ) from error
         self.writer: Any = SummaryWriter(str(folder / FOLDER), purge_step=begin + 1)
 
