@@ -21,6 +21,14 @@ def device_named(name: str) -> torch.device:
     return torch.device(name)
 
 
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware has bfloat16; where it is emulated, it is several times slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    features = torch.cpu.get_capabilities()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("amx_tile"))
+
+
 def place(module: AnyModule, device: torch.device) -> AnyModule:
     """``module`` on ``device`` with channels-last weights, the layout in which convolutions are fastest."""
     return module.to(device).to(memory_format=torch.channels_last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from model_store.devices import computes_in_bfloat16
 from service.settings import PrecisionName
 
 _CPU_BATCH_PIXELS = 1 << 20
@@ -13,17 +14,10 @@ _ACCELERATOR_BATCH_PIXELS = 8 << 20
 def choose_precision(name: PrecisionName, device: torch.device) -> torch.dtype:
     """The type convolutions compute in. bfloat16 where the hardware does; elsewhere it is slower than float32."""
     if name == "auto":
-        return torch.bfloat16 if _computes_in_bfloat16(device) else torch.float32
+        return torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 def choose_batch_pixels(chosen: int, device: torch.device) -> int:
     """Pixels of one model run, draws counted."""
     return chosen or (_CPU_BATCH_PIXELS if device.type == "cpu" else _ACCELERATOR_BATCH_PIXELS)
-
-
-def _computes_in_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    features = torch.cpu.get_capabilities()
-    return bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("amx_tile"))

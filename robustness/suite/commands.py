@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from model_store.devices import device_named
+from model_store.devices import computes_in_bfloat16, device_named
 from model_store.store import SHIPPED, ModelStore
 from robustness.conditions import Conditions
 from robustness.errors import EvaluationError
@@ -27,7 +27,7 @@ MODES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 # Options that change a figure, shown in the command where they differ from these.
 DEFAULTS: Mapping[str, object] = MappingProxyType(
-    {"limit": None, "selection_fraction": 0.25, "seed": 0, "batch": 50, "precision": "bfloat16"}
+    {"limit": None, "selection_fraction": 0.25, "seed": 0, "batch": 50, "precision": "auto"}
 )
 
 
@@ -62,7 +62,11 @@ def configure_suite(parser: argparse.ArgumentParser) -> None:
     add("--selection-fraction", type=fraction, metavar="F", help="share of each class to leave out")
     add("--seed", type=whole(0), help="seed of everything random (default 0)")
     add("--batch", type=whole(1), metavar="N", help="image copies in flight (default 50)")
-    add("--precision", choices=("float32", "bfloat16"), help="what models are judged in")
+    add(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        help="what models are judged in (default auto: bfloat16 where the hardware has it, as the service does)",
+    )
     add("--output", type=Path, metavar="DIR", help="rows, pictures and cache (default runs/evaluate/SUITE)")
     add("--results", type=Path, default=Path("docs/results"), metavar="DIR", help="where the page goes")
     add("--store", type=Path, default=SHIPPED, metavar="DIR", help="the model store (default: the shipped one)")
@@ -85,6 +89,8 @@ def run_card_or_suite(args: argparse.Namespace) -> int:
     output = args.output or Path("runs") / "evaluate" / suite
     progress = Progress()
     device = device_named(args.device)
+    if args.precision == "auto":  # settled here, so that the command shown gives these figures on any hardware
+        args.precision = "bfloat16" if computes_in_bfloat16(device) else "float32"
     conditions = Conditions(args.seed, args.batch, device, "float32", args.precision)
     session = assemble(_wanted(args, suite, output), ModelStore(args.store), conditions, output / "cache", progress)
     run_suite(session, progress)

@@ -14,7 +14,7 @@ from model_store.store import ModelStore
 from robustness.commands import configure_evaluate, run_evaluate
 from robustness.errors import EvaluationError
 from robustness.results.files import read_lines
-from robustness.suite import assembly, checks, pages
+from robustness.suite import assembly, checks, commands, pages
 from tests.robustness.suite.conftest import TINY
 
 JUDGED = replace(TINY, table="purifier", transfer_eps=(16,), aware_eps=(4,))
@@ -60,6 +60,17 @@ def test_a_suite_ends_in_lines_a_page_and_pictures(
     with Image.open(tmp_path / "out" / "pictures" / "figures-2-7-8-9-ssp.png") as grid:
         assert grid.width > grid.height > 0 or grid.height > grid.width
     assert not list((tmp_path / "results").rglob("figures-*"))
+
+
+def test_the_hardware_s_precision_is_written_into_the_command(
+    usual: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "computes_in_bfloat16", lambda _: False)
+    unsaid = [word for word in usual if word not in ("--precision", "float32")]
+    assert run("--suite", "quick", *unsaid) == 0
+    rows = read_lines(tmp_path / "results" / "quick.jsonl")
+    assert {row.precision for row in rows} == {"float32"}
+    assert all("--precision float32" in row.command for row in rows)
 
 
 def test_the_page_is_rendered_from_every_suite_there(usual: list[str], tmp_path: Path) -> None:
