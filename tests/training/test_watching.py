@@ -33,7 +33,7 @@ def read(folder: Path) -> dict[str, list[tuple[int, object]]]:
 
 def test_without_tensorboard_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(RunError, match=r"nrp\[train\].*leave out --tensorboard"):
+    with pytest.raises(RunError, match=r"\.\[train\].*leave out --tensorboard"):
         TensorBoard(tmp_path)
 
 
