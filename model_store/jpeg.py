@@ -76,7 +76,7 @@ def _quantised(planes: Tensor, tables: Tensor) -> Tensor:
     count, channels, height, width = planes.shape
     grid = (count, channels, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
     blocks = planes.reshape(grid).transpose(3, 4).flatten(-2)
-    # Both directions at once: one large product is many times faster than two of 8x8 for each block.
+    # Both directions at once: one large product takes less time than two of 8x8 for each block.
     basis = torch.kron(_cosines(planes), _cosines(planes))
     steps = tables.view(count, 1, 1, 1, BLOCK**2)
     kept = rounded(blocks @ basis.T / steps) * steps
