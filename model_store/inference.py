@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from model_store.jpeg import jpeg
+from model_store.noise import PUBLISHED_BALL, PUBLISHED_STD, with_noise
 
 
 class InferenceMode(BaseModel):
@@ -45,7 +46,7 @@ class InferenceMode(BaseModel):
 
 
 STATIC = InferenceMode()
-PUBLISHED = InferenceMode(noise_std=0.05, ball=16.0)
+PUBLISHED = InferenceMode(noise_std=PUBLISHED_STD, ball=PUBLISHED_BALL)
 STANDARD_MODES: Mapping[str, InferenceMode] = MappingProxyType({"static": STATIC, "published": PUBLISHED})
 
 
@@ -67,10 +68,7 @@ def noisy_draws(image: Tensor, mode: InferenceMode, generator: torch.Generator) 
     # once would change the noise.
     drawn = [torch.randn(image.shape, generator=generator, dtype=torch.float32) for _ in range(mode.draws)]
     noise = torch.stack(drawn).to(image.device) * mode.noise_std
-    if mode.ball is None:
-        return image + noise
-    limit = mode.ball / 255
-    return (image + noise.clamp(-limit, limit)).clamp(0, 1)
+    return with_noise(image, noise, mode.ball)
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model_store.jpeg import jpeg
+from model_store.noise import PUBLISHED_BALL, PUBLISHED_STD, with_noise
 from model_store.pixels import to_8bit, to_float
 from robustness.attacks.attack import Knowledge
 from robustness.attacks.pgd import PGD
@@ -42,7 +43,7 @@ class Mode:
     @staticmethod
     def default_of(recipe: PurifierRecipe) -> Mode:
         """The default mode of ``recipe``. Raises RecipeError for one that it does not describe."""
-        modes = {"static": {}, "published": {"noise_std": 0.05, "ball": 16.0}, **recipe.modes}
+        modes = {"static": {}, "published": {"noise_std": PUBLISHED_STD, "ball": PUBLISHED_BALL}, **recipe.modes}
         try:
             return Mode(**modes[recipe.default_mode])
         except (KeyError, TypeError) as error:
@@ -55,9 +56,7 @@ class Mode:
         if not self.noise_std:
             return images
         noise = self.noise_std * torch.randn(images.shape, generator=generator)
-        if self.ball is None:
-            return images + noise
-        return (images + noise.clamp(-self.ball / 255, self.ball / 255)).clamp(0, 1)
+        return with_noise(images, noise, self.ball)
 
 
 @dataclass(frozen=True)
