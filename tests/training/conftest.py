@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from training.purifier_recipe import PurifierRecipe
 
 SUPERVISED = """
 name = "tiny-features"
@@ -58,6 +61,18 @@ side = 24
 iterations = 2
 batch = 4
 """
+
+
+def tiny_recipe(**changes: Any) -> PurifierRecipe:
+    facts: dict[str, Any] = {
+        "name": "tiny",
+        "summary": "tiny",
+        "architecture": "nrp_lite",
+        "feature_network": "tiny-features",
+        "steps": 1,
+        "learning_rate": 1e-3,
+    }
+    return PurifierRecipe(**(facts | changes))
 
 
 @pytest.fixture

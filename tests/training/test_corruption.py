@@ -12,22 +12,10 @@ from torch.nn import functional as F
 
 from model_store.pixels import to_8bit
 from robustness.defences.jpeg import Jpeg
+from tests.training.conftest import tiny_recipe as recipe
 from training.corruption import Strengths, corrupt, draw_strengths, gaussian
-from training.purifier_recipe import PurifierRecipe
 
 CPU = torch.device("cpu")
-
-
-def recipe(**changes: Any) -> PurifierRecipe:
-    facts: dict[str, Any] = {
-        "name": "tiny",
-        "summary": "tiny",
-        "architecture": "nrp_lite",
-        "feature_network": "tiny-features",
-        "steps": 1,
-        "learning_rate": 1e-3,
-    }
-    return PurifierRecipe(**(facts | changes))
 
 
 def generator(seed: int = 0) -> torch.Generator:

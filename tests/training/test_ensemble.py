@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
 import torch
@@ -11,24 +10,13 @@ from torch import Tensor, nn
 
 from model_store.architectures import build
 from model_store.architectures.vgg_features import VGG16Features
+from tests.training.conftest import tiny_recipe as recipe
 from training.ensemble import CONV3_3, Ensemble, Member, View
 from training.errors import RecipeError
 from training.losses import feature_distance, prediction_shift
-from training.purifier_recipe import AdversaryRecipe, PurifierRecipe
+from training.purifier_recipe import AdversaryRecipe
 
 CPU = torch.device("cpu")
-
-
-def recipe(**changes: Any) -> PurifierRecipe:
-    facts: dict[str, Any] = {
-        "name": "tiny",
-        "summary": "tiny",
-        "architecture": "nrp_lite",
-        "feature_network": "tiny-features",
-        "steps": 1,
-        "learning_rate": 1e-3,
-    }
-    return PurifierRecipe(**(facts | changes))
 
 
 def vgg(classes: int | None = 4) -> VGG16Features:
