@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from model_store.card import Card
@@ -12,8 +11,7 @@ from robustness.results.costs import CostLine
 from robustness.results.defence_card import defence_card
 from robustness.results.files import write_text
 from robustness.results.page import render_folder
-from robustness.results.picture import Picture
-from robustness.suite.pictures import draw_pictures
+from robustness.suite.pictures import draw_pictures, kept_pictures
 from robustness.suite.session import Session
 from robustness.victims.classification import Classifier
 
@@ -26,13 +24,14 @@ def render_page(session: Session, results: Path, pictures: Path) -> Path:
     """Write RESULTS.md in ``results`` from the rows of all suites there; pictures of the data go to ``pictures``."""
     warnings = results / f"{session.recorder.suite}.warnings.txt"
     write_text(warnings, "".join(f"{warning}\n" for warning in session.warnings))
-    return refresh_page(session.store, results, draw_pictures(session, results, pictures))
+    draw_pictures(session, results, pictures)
+    return refresh_page(session.store, results)
 
 
-def refresh_page(store: ModelStore, results: Path, pictures: Sequence[Picture] = ()) -> Path:
+def refresh_page(store: ModelStore, results: Path) -> Path:
     """Write RESULTS.md again from what lies in ``results``, with the warnings that its suites gave."""
     told = [line for path in sorted(results.glob("*.warnings.txt")) for line in path.read_text().splitlines()]
-    return render_folder(results, training_costs(store), pictures, warnings=told)
+    return render_folder(results, training_costs(store), kept_pictures(results), warnings=told)
 
 
 def render_card(session: Session, results: Path) -> Path:

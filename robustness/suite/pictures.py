@@ -15,6 +15,7 @@ from model_store.pixels import to_bytes
 from robustness.adversaries import Threat
 from robustness.attacks.ssp import SSP
 from robustness.judgement import Trial
+from robustness.results.files import write_text
 from robustness.results.grids import (
     Panel,
     box_legend,
@@ -42,16 +43,25 @@ EXAMPLES = 4
 HEIGHT = 180
 TSNE_PHOTOS = 200
 FACTOR = 8.0
+# The map and its caption, under the folder of results.
+FIGURE_3 = ("plots/figure-3.png", "plots/figure-3.txt")
 
 
-def draw_pictures(session: Session, results: Path, folder: Path) -> list[Picture]:
-    """Draw the grids into ``folder``; return what may stand on the results page, drawn into ``results``."""
+def draw_pictures(session: Session, results: Path, folder: Path) -> None:
+    """Draw the grids into ``folder`` and what may stand on the results page into ``results``."""
     for arena in session.arenas.values():
         _write_grids(session, arena, folder)
     photos = session.arenas.get("classification")
-    if photos is None or not session.sizes.paper_tables:
+    if photos is not None and session.sizes.paper_tables:
+        _features(session, photos, results)
+
+
+def kept_pictures(results: Path) -> list[Picture]:
+    """What any suite drew into ``results`` for the page: each suite writes the page anew."""
+    drawn, words = (results / name for name in FIGURE_3)
+    if not (drawn.is_file() and words.is_file()):
         return []
-    return [_features(session, photos, results)]
+    return [Picture(drawn, "grids", "Figure 3: logits and features by class", words.read_text().strip())]
 
 
 def _write_grids(session: Session, arena: Arena, folder: Path) -> None:
@@ -127,7 +137,7 @@ def _legend(victim: Victim) -> Sequence[tuple[str, tuple[int, int, int]]]:
 
 
 @torch.inference_mode()
-def _features(session: Session, arena: Arena, results: Path) -> Picture:
+def _features(session: Session, arena: Arena, results: Path) -> None:
     """Figure 3: t-SNE of the surrogate's logits and of its features, by class."""
     few = arena.first(TSNE_PHOTOS)
     conditions, surrogate = few.bench.conditions, session.surrogate
@@ -138,10 +148,10 @@ def _features(session: Session, arena: Arena, results: Path) -> Picture:
         features.append(surrogate.features(images).float().mean(dim=(2, 3)).cpu())
     labels = few.bench.examples.truths["labels"]
     classes = next(victim.classes for victim in session.classifiers())
-    path = results / "plots" / "figure-3.png"
+    path, words = (results / name for name in FIGURE_3)
     plot_tsne(torch.cat(logits), torch.cat(features), labels, classes, path, layer="conv3-3")
     caption = (
         f"t-SNE of {len(labels)} photos' logits (left) and features (right) in {surrogate.name}: "
         "logits fall apart by class, features much less, which is why an attack on them needs no class."
     )
-    return Picture(path, "grids", "Figure 3: logits and features by class", caption)
+    write_text(words, f"{caption}\n")

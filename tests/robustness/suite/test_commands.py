@@ -79,7 +79,15 @@ def test_the_page_is_rendered_from_every_suite_there(usual: list[str], tmp_path:
     page = (tmp_path / "results" / "RESULTS.md").read_text()
     assert "suite quick" in page
     assert "### Table 5" in page
-    assert (tmp_path / "results" / "plots" / "figure-3.png").is_file()
+    assert "](plots/figure-3.png)" in page
+
+
+def test_figure_3_stays_on_the_page_when_another_suite_comes_after(usual: list[str], tmp_path: Path) -> None:
+    assert run("--suite", "paper", *usual) == 0
+    assert run("--suite", "quick", *usual) == 0
+    page = (tmp_path / "results" / "RESULTS.md").read_text()
+    assert "](plots/figure-3.png)" in page
+    assert "t-SNE of" in page
 
 
 def test_a_warning_of_an_earlier_suite_stays_on_the_page(usual: list[str], tmp_path: Path) -> None:
