@@ -1,4 +1,7 @@
-"""How much a suite measures: counts that fit ten minutes of two cores, and those of the committed tables."""
+"""How much a suite measures: counts that fit ten minutes of two cores, and those of the committed tables.
+
+The ten minutes are those of cores without bfloat16: most have none.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from typing import Literal
 @dataclass(frozen=True)
 class Sizes:
     """``eps`` in /255. ``photos`` are judged against unaware attackers, the first ``aware_photos`` of them against
-    those who know the purifier; ``scenes`` and ``aware_scenes`` are the same for segmentation and detection.
+    those who know the purifier; ``scenes`` and ``aware_scenes`` are the same for segmentation and detection,
+    at ``scene_eps``.
 
     ``overview_victims`` is how many classifiers the overview attacks in every way, the first of those named; None for
     all. ``white`` and ``transfer`` are keys of the registry of attacks. ``heavy_eps`` get the slow adaptive attacks as
@@ -26,6 +30,7 @@ class Sizes:
     aware_eps: tuple[int, ...]
     aware_steps: int
     scenes: int
+    scene_eps: tuple[int, ...]
     aware_scenes: int
     overview_victims: int | None
     white: tuple[str, ...]
@@ -52,16 +57,17 @@ class Sizes:
 
 QUICK = Sizes(
     eps=(2, 4, 8, 16),
-    photos=30,
-    aware_photos=16,
-    aware_eps=(2, 4, 8, 16),
+    photos=10,
+    aware_photos=10,
+    aware_eps=(8,),
     aware_steps=20,
-    scenes=8,
-    aware_scenes=4,
+    scenes=4,
+    scene_eps=(16,),
+    aware_scenes=1,
     overview_victims=None,
-    white=("FGSM", "DIM", "PGD-10 untargeted"),
+    white=("DIM",),
     transfer=("DIM", "SSP"),
-    ssp_iterations=20,
+    ssp_iterations=10,
     fff_iterations=0,
     heavy_eps=(),
     outsider=None,
@@ -74,6 +80,7 @@ PAPER = Sizes(
     aware_eps=(2, 4, 8, 16),
     aware_steps=100,
     scenes=40,
+    scene_eps=(8, 16),
     aware_scenes=16,
     overview_victims=3,
     white=("FGSM", "R-FGSM", "I-FGSM", "MI-FGSM", "DIM", "DIM-TI", "PGD-10 targeted", "PGD-10 untargeted"),
@@ -91,6 +98,7 @@ PURIFIER = Sizes(
     aware_eps=(4, 8),
     aware_steps=50,
     scenes=40,
+    scene_eps=(8, 16),
     aware_scenes=0,
     overview_victims=None,
     white=("PGD-50 untargeted", "AutoAttack standard"),

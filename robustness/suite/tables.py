@@ -105,10 +105,23 @@ def transformations(session: Session, arena: Arena, table: str) -> list[Observat
     defences = (*session.defences, *session.purified)
     found = session.measure(arena, session.clean(arena), defences, Place(table))
     for eps in (8, PAPER_EPS):
+        if eps not in session.sizes.scene_eps:
+            _left_out(session, arena, eps, defences, table)
+            continue
         found += session.measure(arena, features_attacked(session, arena, eps), defences, Place(table))
         trial = features_attacked(session, arena, eps, SHALLOW[1])
         found += session.measure(arena, trial, defences, Place(table, SHALLOW[0]), layer=SHALLOW[1])
     return found + _known_victims(session, arena.spread(session.sizes.aware_scenes), defences, table)
+
+
+def _left_out(session: Session, arena: Arena, eps: int, defences: Sequence[Defence], table: str) -> None:
+    """Rows that say that this suite makes no SSP at ``eps``: the paper's tables have a column for it."""
+    there = ", ".join(map(str, session.sizes.scene_eps))
+    reason = f"suite {session.recorder.suite} attacks scenes at eps {there} alone"
+    scenario = session.surrogate.threat(named(session, "SSP", eps)).scenario
+    for victim in arena.victims:
+        for defence in defences:
+            session.recorder.lack(Place(table), arena.task, scenario, victim.name, defence, reason)
 
 
 def _known_victims(session: Session, arena: Arena, defences: Sequence[Defence], table: str) -> list[Observation]:

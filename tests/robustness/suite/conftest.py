@@ -34,6 +34,7 @@ TINY = replace(
     aware_eps=(8,),
     aware_steps=2,
     scenes=2,
+    scene_eps=(8, 16),
     aware_scenes=2,
     white=("FGSM",),
     transfer=("SSP",),

@@ -176,6 +176,17 @@ def test_a_quick_suites_table_6_has_a_cell_for_each_of_its_rows(session: Session
     assert "purifier heavy" in table_of("T6", session.recorder.rows)
 
 
+def test_a_budget_that_the_suite_leaves_out_of_table_6_is_a_column_that_says_why(
+    session: Session, scenes: Arena
+) -> None:
+    sizes = replace(session.sizes, scene_eps=(16,))
+    transformations(replace(session, sizes=sizes, defences=(NoDefence(), *BASELINES)), scenes, "T6")
+    lacking = [row for row in session.recorder.rows if row.eps == 8]
+    assert {row.defence for row in lacking} == {row.defence for row in session.recorder.rows}
+    assert all(row.percent is None for row in lacking)
+    assert "suite quick attacks scenes at eps 16 alone" in table_of("T6", session.recorder.rows)
+
+
 def test_every_row_of_a_table_is_on_disk(session: Session, photos: Arena) -> None:
     table_5(session, photos.first(3))
     files: list[Path] = list(session.recorder.folder.glob("*.json"))
