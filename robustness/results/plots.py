@@ -166,6 +166,8 @@ def plot_defences(rows: Sequence[Row], path: Path) -> Picture:
     for number, (column, (attack, eps)) in enumerate(zip(paper.columns, COLUMNS, strict=True)):
         found = {row.defence: row for row in unaware if (family(row.attack), row.eps) == (attack, eps)}
         ours = [_point(place, found[name]) for place, name in enumerate(defences) if _measured(found.get(name))]
+        if not ours:
+            continue  # an empty column would be in the legend, in another's colour
         published = [(name, paper.at(name, column)) for name in defences]
         theirs = [(defences.index(name), theirs.percent) for name, theirs in published if theirs is not None]
         bars(axes[0], number, len(COLUMNS), column, ours, theirs)

@@ -74,6 +74,17 @@ def test_a_missing_figure_is_not_drawn(rows: tuple[Row, ...], tmp_path: Path) ->
     assert not blue.all(axis=2).any()
 
 
+def test_a_column_without_a_figure_is_not_in_the_legend(rows: tuple[Row, ...], tmp_path: Path) -> None:
+    lacking = {"percent": None, "interval": None, "count": 0, "missing": "left out"}
+    mine = [row.model_copy(update=lacking) if row.eps == 8 else row for row in of(rows, "T6")]
+    legends = []
+    for name, drawn in (("whole", of(rows, "T6")), ("lacking", mine)):
+        plot_defences(drawn, tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as image:
+            legends.append((np.asarray(image.convert("RGB"))[540:] < 200).any(axis=2).sum())
+    assert legends[1] < legends[0]
+
+
 def test_a_layer_must_be_named(rows: tuple[Row, ...], tmp_path: Path) -> None:
     nameless = of(rows, "F1")[0].model_copy(update={"settings": {}})
     with pytest.raises(EvaluationError, match=r"settings\.layer"):
