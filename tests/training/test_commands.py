@@ -160,7 +160,7 @@ def test_when_the_minutes_are_over_it_stops_saved_and_publishes_nothing(
 
 def test_a_missing_tensorboard_is_one_clear_error(recipes: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(RunError, match=r"nrp\[train\]"):
+    with pytest.raises(RunError, match=r"\.\[train\].*leave out --tensorboard"):
         features(recipes, photos, "--tensorboard")
 
 
