@@ -27,14 +27,16 @@ from robustness.attacks.pgd import PGD
 from robustness.attacks.single_step import FGSM
 from robustness.attacks.ssp import SSP
 from training.ensemble import Ensemble, Member, Network, Target
+from training.errors import OutOfTimeError
 from training.loop import generator_at
 from training.losses import feature_distances, prediction_shifts
-from training.parallel import ALONE, Workers
 from training.photos import Source
+from training.place import Place
 from training.purifier_recipe import AdaptiveRecipe, AdversaryKind, AdversaryRecipe, PurifierRecipe
 from training.recipe import Precision, recipe_json
 
 FOLDER = "adversaries"
+OUT_OF_TIME = "time was up before all adversaries were made; run the same command again to go on"
 RANDOM_STARTS: frozenset[AdversaryKind] = frozenset({"ssp", "prediction"})
 
 
@@ -225,41 +227,40 @@ class Originals:
         return torch.stack([self.source.square(index, side) for index in indices.tolist()])
 
 
-def make_adversaries(
-    recipe: PurifierRecipe,
-    originals: Originals,
-    ensemble: Ensemble,
-    folder: Path,
-    device: torch.device,
-    *,
-    workers: Workers = ALONE,
-    quiet: bool,
-) -> Bank:
+def make_adversaries(recipe: PurifierRecipe, originals: Originals, ensemble: Ensemble, place: Place) -> Bank:
     """The bank of ``recipe``, empty where it uses none. Raises RecipeError for an unfit ensemble.
 
-    Kept a batch a file under ``folder`` with a name that states what made it, so a killed run goes on where it was
-    and another recipe, network or photo never finds a stale one. Of several ``workers`` the leader makes it.
+    After the deadline no batch is begun: that raises OutOfTimeError.
+
+    Kept a batch a file in the place's folder with a name that states what made it, so a killed run goes on where it was
+    and another recipe, network or photo never finds a stale one. Of several workers the leader makes it.
     """
     ensemble.require(recipe)
     if not recipe.uses_bank:
         return Bank.empty(recipe.adversaries.side)
-    if not workers.leads:
-        workers.wait()  # then every file is there to be read
-    bank = _filled(recipe, originals, ensemble.on(device, compiled=recipe.compiled), folder, quiet=quiet)
-    if workers.leads:
-        workers.wait()
-    return bank
+    placed = ensemble.on(place.device, compiled=recipe.compiled)
+    try:
+        bank = _filled(recipe, originals, placed, place) if place.workers.leads else None
+    except OutOfTimeError:
+        place.workers.agreed(True)
+        raise
+    if place.workers.agreed(False):
+        raise OutOfTimeError(OUT_OF_TIME)
+    # The others read what the leader wrote.
+    return _filled(recipe, originals, placed, place) if bank is None else bank
 
 
-def _filled(recipe: PurifierRecipe, originals: Originals, ensemble: Ensemble, folder: Path, *, quiet: bool) -> Bank:
+def _filled(recipe: PurifierRecipe, originals: Originals, ensemble: Ensemble, place: Place) -> Bank:
     wanted = recipe.adversaries
     batches = torch.split(originals.drawn(wanted.count, recipe.seed), wanted.batch)
     photos = originals.source.fingerprint(wanted.side)
     parts, seconds = [], 0.0
-    for number, chosen in enumerate(tqdm(batches, desc="adversaries", unit="batch", disable=quiet)):
-        path = folder / FOLDER / f"{_key(recipe, number, ensemble, f'{photos} {chosen.tolist()}')}.safetensors"
+    for number, chosen in enumerate(tqdm(batches, desc="adversaries", unit="batch", disable=place.quiet)):
+        path = place.folder / FOLDER / f"{_key(recipe, number, ensemble, f'{photos} {chosen.tolist()}')}.safetensors"
         if not path.exists():
             began = time.monotonic()
+            if place.deadline is not None and began >= place.deadline:
+                raise OutOfTimeError(OUT_OF_TIME)
             clean = originals.squares(chosen, wanted.side)
             pairs = torch.stack([clean, attack(clean, number, wanted, ensemble, recipe.seed)], dim=1)
             _save(path, pairs, time.monotonic() - began)

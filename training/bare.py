@@ -21,12 +21,13 @@ from tqdm import tqdm
 from model_store.architectures import build
 from model_store.devices import device_named
 from model_store.errors import NrpError
-from training.errors import RecipeError
+from training.errors import OutOfTimeError, RecipeError
 from training.finished import is_finished, read_finished, require_small, write_finished
 from training.loop import train
 from training.parallel import Workers, own_device
+from training.place import Place
 from training.plan import Plan, Planned, read_plan
-from training.stages import Network, Place, prepare
+from training.stages import Network, prepare
 from training.watching import UNWATCHED, TensorBoard, Watcher
 
 FINISHED = "finished"
@@ -116,8 +117,11 @@ def run_plan(order: Order) -> bool:
 
 def run_stage(order: Order, planned: Planned) -> bool:
     """Train one stage on from its checkpoint; True when it is finished and its outcome written."""
-    place = Place(order.device, order.run / planned.name, order.workers, order.quiet)
-    stage = prepare(planned.recipe, [order.pack], order.network, place)
+    place = Place(order.device, order.run / planned.name, order.workers, order.quiet, order.deadline)
+    try:
+        stage = prepare(planned.recipe, [order.pack], order.network, place)
+    except OutOfTimeError:
+        return False
     watcher: Watcher = UNWATCHED
     if order.tensorboard and order.workers.leads:
         watcher = TensorBoard(place.folder, begin=stage.run.load()[0])

@@ -18,7 +18,7 @@ from model_store.store import SHIPPED, ModelStore
 from robustness.datasets.bccd import read_bccd
 from robustness.datasets.camvid import read_camvid
 from training.detection import DetectionTraining, DetectorRecipe, detector_card
-from training.errors import DataError
+from training.errors import DataError, OutOfTimeError
 from training.features import OFFICIAL
 from training.finished import read_finished
 from training.loop import Run, Trainable, Validation, train
@@ -26,11 +26,12 @@ from training.packing import open_photos, pack
 from training.parallel import Workers, own_device, require_one_worker
 from training.perturber import PerturberRecipe, PerturberTraining, load_surrogate, perturber_card
 from training.photos import decode
+from training.place import Place
 from training.plan import Planned, kind_of, write_plan
 from training.publish import code_revision, cost, finished_card, publish, stage_card, stored
 from training.recipe import AnyRecipe, Recipe, read_recipe, recipe_path, recipe_table
 from training.segmentation import SegmentationTraining, SegmenterRecipe, segmenter_card
-from training.stages import SCHEMAS, Place, fingerprint, prepare
+from training.stages import SCHEMAS, fingerprint, prepare
 from training.watching import UNWATCHED, TensorBoard, Watcher
 
 TRAININGS = (
@@ -226,7 +227,8 @@ def run_stage(arguments: argparse.Namespace) -> int:
     device = own_device(device_named(arguments.device))
     workers = Workers.from_environment(device)
     try:
-        place = Place(device, run_folder(arguments, recipe.name), workers, arguments.quiet or not workers.leads)
+        folder, quiet = run_folder(arguments, recipe.name), arguments.quiet or not workers.leads
+        place = Place(device, folder, workers, quiet, getattr(arguments, "deadline", None))
         stage = prepare(recipe, arguments.data, stored(ModelStore(arguments.store)), place)
         return finish(
             arguments,
@@ -236,6 +238,10 @@ def run_stage(arguments: argparse.Namespace) -> int:
             prepared=stage.prepared,
             validation=stage.validation,
         )
+    except OutOfTimeError as late:
+        if workers.leads:
+            print(late)
+        return 0
     finally:
         workers.close()
 

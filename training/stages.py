@@ -11,7 +11,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from training.adversaries import Originals, make_adversaries
@@ -19,8 +18,8 @@ from training.ensemble import Ensemble, Member
 from training.errors import DataError, RunError
 from training.loop import Run, Trainable, Validated
 from training.packing import open_photos
-from training.parallel import ALONE, Workers
 from training.photos import Photos, decode, parted
+from training.place import Place
 from training.purifier import PurifierTraining
 from training.purifier_recipe import PurifierRecipe
 from training.recipe import Recipe, SupervisedRecipe, recipe_json
@@ -46,16 +45,6 @@ class Network:
 
 
 Networks = Callable[[str], Network]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a stage is trained: on which device, by which of the workers, with its checkpoints in ``folder``."""
-
-    device: torch.device
-    folder: Path
-    workers: Workers = ALONE
-    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,10 +108,8 @@ def _purifier(recipe: PurifierRecipe, data: list[Path], networks: Networks, plac
     photos = decode(source, recipe.side, least=recipe.batch + held_back, quiet=place.quiet)
     parts = parted(len(photos), held_back, recipe.seed)
     learnt, kept = (photos.pick(part) for part in parts)
-    where, workers, quiet = place.folder, place.workers, place.quiet
-    bank = make_adversaries(
-        recipe, Originals(source, parts[0]), ensemble, where, place.device, workers=workers, quiet=quiet
-    )
+    where, workers = place.folder, place.workers
+    bank = make_adversaries(recipe, Originals(source, parts[0]), ensemble, place)
     initial = networks(recipe.initial) if recipe.initial else None
     start = initial.module.state_dict() if initial else None
     work = PurifierTraining(recipe, learnt, bank, ensemble, place.device, workers=workers, initial=start)

@@ -27,7 +27,9 @@ from training.adversaries import (
     within,
 )
 from training.ensemble import CONV3_3, Ensemble, Member
+from training.errors import OutOfTimeError
 from training.loop import generator_at
+from training.place import Place
 from training.purifier_recipe import AdaptiveRecipe, AdversaryKind, AdversaryRecipe, PurifierRecipe
 
 CPU = torch.device("cpu")
@@ -227,9 +229,9 @@ class Drawer:
         return f"a test's {side}"
 
 
-def bank(asked: PurifierRecipe, folder: Path, among: Tensor | None = None) -> Bank:
+def bank(asked: PurifierRecipe, folder: Path, among: Tensor | None = None, *, deadline: float | None = None) -> Bank:
     originals = Originals(Drawer(), torch.arange(10) if among is None else among)
-    return make_adversaries(asked, originals, ensemble(), folder, CPU, quiet=True)
+    return make_adversaries(asked, originals, ensemble(), Place(CPU, folder, quiet=True, deadline=deadline))
 
 
 def test_a_bank_is_made_once_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +248,18 @@ def test_a_bank_is_made_once_and_read_again(tmp_path: Path, monkeypatch: pytest.
     assert torch.equal(bank(asked, tmp_path).pairs, made.pairs)
     monkeypatch.setattr("training.adversaries.attack", lambda *_: pytest.fail("attacked again"))
     assert torch.equal(bank(asked, tmp_path).pairs, made.pairs)
+
+
+def test_a_bank_that_time_was_too_short_for_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = purifier_recipe(adversaries=recipe(side=20, count=8, batch=3, iterations=2))
+    whole = bank(asked, tmp_path / "whole")
+    clock = iter((0.0, 0.0, 1.0, 1.0))  # begins and ends of the first batch, then begins the second
+    with monkeypatch.context() as patched:
+        patched.setattr("training.adversaries.time.monotonic", lambda: next(clock))
+        with pytest.raises(OutOfTimeError, match="same command again"):
+            bank(asked, tmp_path / "parts", deadline=0.5)
+    assert len(list((tmp_path / "parts").rglob("*.safetensors"))) == 1
+    assert torch.equal(bank(asked, tmp_path / "parts").pairs, whole.pairs)
 
 
 def test_a_bank_holds_no_photo_that_was_kept_back(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from model_store.errors import ModelExistsError, UnknownModelError
 from model_store.store import ModelStore
+from training.adversaries import OUT_OF_TIME
 from training.commands import configure_train, run_train
 from training.errors import DataError, RunError
 from training.validation import RobustValidation, Scores
@@ -156,6 +157,17 @@ def test_when_the_minutes_are_over_it_stops_saved_and_publishes_nothing(
     assert ModelStore(recipes / "store").names() == []
     assert features(recipes, photos, "--minutes", 10) == 0
     assert ModelStore(recipes / "store").names() == ["tiny-features"]
+
+
+def test_minutes_that_end_before_the_adversaries_are_made_leave_the_run_to_go_on(
+    recipes: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features(recipes, photos)
+    capsys.readouterr()
+    assert purifier(recipes, photos, "run", "--minutes", 0) == 0
+    assert capsys.readouterr().out == f"{OUT_OF_TIME}\n"
+    assert purifier(recipes, photos, "run", "--minutes", 10) == 0
+    assert "tiny-purifier" in ModelStore(recipes / "store").names()
 
 
 def test_a_missing_tensorboard_is_one_clear_error(recipes: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
