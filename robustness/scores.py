@@ -40,8 +40,11 @@ def accuracy(correct: Tensor) -> Score:
 def resampled(metric: str, count: int, value: Callable[[Tensor], float], each: Tensor | None = None) -> Score:
     """The score of a metric that is no mean over examples: ``value(places)`` in [0,1] of the examples at ``places``.
 
-    The interval is the percentile bootstrap's over examples, of a fixed seed.
+    The interval is the percentile bootstrap's over examples, of a fixed seed. One example tells nothing of others,
+    and resampling it would give an interval of no width: then it is everything, 0 to 100 %.
     """
+    if count == 1:
+        return Score(metric, 100 * value(torch.arange(1)), (0.0, 100.0), 1, each)
     generator = np.random.default_rng(0)
     drawn = [value(torch.from_numpy(generator.integers(0, count, count))) for _ in range(RESAMPLES)]
     low, high = np.percentile(drawn, [2.5, 97.5])

@@ -29,6 +29,11 @@ def test_an_interval_stays_between_0_and_100(right: bool) -> None:
     assert (high == pytest.approx(100)) is right
 
 
+def test_one_example_leaves_everything_open() -> None:
+    assert resampled("mAP@0.5", 1, lambda _: 0.25).interval == (0, 100)
+    assert resampled("mAP@0.5", 1, lambda _: 0.25).percent == 25
+
+
 def test_a_resampled_score_is_of_all_examples_and_repeats() -> None:
     worth = torch.linspace(0, 1, 40).square()
 
