@@ -12,10 +12,9 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from model_store.architectures import build
@@ -36,21 +35,17 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 @dataclass(frozen=True)
 class Order:
-    """What one call is to do: ``deadline`` is a time of the monotonic clock, None for as long as it takes."""
+    """What one call is to do; each stage has a folder of its own in that of ``place``."""
 
     plan: Plan
     pack: Path
-    run: Path
-    device: torch.device
-    workers: Workers
-    deadline: float | None = None
+    place: Place
     tensorboard: bool = False
-    quiet: bool = False
 
     @property
     def finished(self) -> Path:
         """Where finished stages are."""
-        return self.run / FINISHED
+        return self.place.folder / FINISHED
 
     def network(self, name: str) -> Network:
         """An earlier stage's outcome, or a model that came with the plan. Raises RecipeError."""
@@ -84,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         device = own_device(device_named(given.device))
         workers = Workers.from_environment(device)
         plan = read_plan(given.plan)
-        order = Order(plan, given.pack, given.run, device, workers, deadline, given.tensorboard, given.quiet)
+        place = Place(device, given.run, workers, given.quiet or not workers.leads, deadline)
+        order = Order(plan, given.pack, place, given.tensorboard)
         try:
             run_plan(order)
         finally:
@@ -107,8 +103,8 @@ def run_plan(order: Order) -> bool:
         folders = {"classes": 2} if planned.kind != "purifier" else {}
         require_small(planned.name, build(planned.recipe.architecture, {**planned.recipe.arguments, **folders}))
     for planned in open_stages:
-        late = order.deadline is not None and time.monotonic() >= order.deadline
-        if order.workers.agreed(late) or not run_stage(order, planned):
+        late = order.place.deadline is not None and time.monotonic() >= order.place.deadline
+        if order.place.workers.agreed(late) or not run_stage(order, planned):
             _tell(order, f"stopped in time before the end of {planned.name}; run the same command again to go on")
             return False
         _tell(order, f"finished {planned.name} in {order.finished / planned.name}")
@@ -117,29 +113,29 @@ def run_plan(order: Order) -> bool:
 
 def run_stage(order: Order, planned: Planned) -> bool:
     """Train one stage on from its checkpoint; True when it is finished and its outcome written."""
-    place = Place(order.device, order.run / planned.name, order.workers, order.quiet, order.deadline)
+    place = replace(order.place, folder=order.place.folder / planned.name)
     try:
         stage = prepare(planned.recipe, [order.pack], order.network, place)
     except OutOfTimeError:
         return False
     watcher: Watcher = UNWATCHED
-    if order.tensorboard and order.workers.leads:
+    if order.tensorboard and place.workers.leads:
         watcher = TensorBoard(place.folder, begin=stage.run.load()[0])
     try:
         ended = train(
             stage.work,
             stage.run,
-            deadline=order.deadline,
+            deadline=place.deadline,
             validation=stage.validation,
             watcher=watcher,
-            quiet=order.quiet,
+            quiet=place.quiet,
         )
     finally:
         watcher.close()
-    if ended and order.workers.leads:
+    if ended and place.workers.leads:
         folder = order.finished / planned.name
-        write_finished(planned, stage, folder, order.device, order.plan.code_revision)
-    order.workers.wait()
+        write_finished(planned, stage, folder, place.device, order.plan.code_revision)
+    place.workers.wait()
     return ended
 
 
@@ -152,7 +148,7 @@ def hand_out(order: Order, out: Path) -> None:
 
 
 def _tell(order: Order, line: str) -> None:
-    if order.workers.leads:
+    if order.place.workers.leads:
         tqdm.write(line)
 
 

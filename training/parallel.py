@@ -38,11 +38,6 @@ class Workers:
     world: int
 
     @staticmethod
-    def alone() -> Workers:
-        """One worker, which needs nobody."""
-        return ALONE
-
-    @staticmethod
     def from_environment(device: torch.device) -> Workers:
         """As torchrun's variables say, over NCCL on CUDA and Gloo on the CPU; without them, alone.
 
@@ -50,7 +45,7 @@ class Workers:
         """
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world == 1:
-            return Workers.alone()
+            return ALONE
         if device.type == "cuda":
             torch.cuda.set_device(device)
         try:

@@ -15,6 +15,7 @@ from model_store.architectures import build
 from model_store.architectures.vgg_features import VGG16Features
 from model_store.pixels import to_bytes, to_float
 from robustness.attacks.ascent import random_start
+from tests.training.conftest import tiny_recipe
 from training.adversaries import (
     Bank,
     Originals,
@@ -60,17 +61,7 @@ def recipe(**changes: Any) -> AdversaryRecipe:
 
 
 def purifier_recipe(**changes: Any) -> PurifierRecipe:
-    facts: dict[str, Any] = {
-        "name": "tiny",
-        "summary": "tiny",
-        "architecture": "nrp_lite",
-        "feature_network": "vgg",
-        "steps": 1,
-        "learning_rate": 1e-3,
-        "side": 24,
-        "crop": 16,
-    }
-    return PurifierRecipe(**(facts | changes))
+    return tiny_recipe(**({"feature_network": "vgg", "side": 24, "crop": 16} | changes))
 
 
 def distance(one: Tensor, other: Tensor) -> int:

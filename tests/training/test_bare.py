@@ -23,6 +23,7 @@ from training.bare import main
 from training.commands import configure_train, run_train
 from training.errors import DataError, RecipeError, RunError
 from training.finished import LARGEST, read_finished, require_small
+from training.place import Place
 from training.plan import read_plan
 
 VALIDATED = """
@@ -248,9 +249,8 @@ def test_weights_too_large_to_be_given_back_are_refused_before_training(home: Pa
     begin, rest = text.split("[arguments]")
     (home / "purifier.toml").write_text(begin.replace("nrp_lite", "nrp") + rest[rest.index("[modes]") :])
     plan(home, "features.toml", "purifier.toml")
-    order = bare.Order(
-        read_plan(home / "plan" / "plan.json"), home / "none", home / "run", torch.device("cpu"), bare.Workers.alone()
-    )
+    place = Place(torch.device("cpu"), home / "run", quiet=True)
+    order = bare.Order(read_plan(home / "plan" / "plan.json"), home / "none", place)
     with pytest.raises(RunError, match=r"'tiny-purifier' take 31\.\d MiB .* at most 16"):
         bare.run_plan(order)
     fits = torch.nn.Linear(LARGEST // 2 - 1000, 1, bias=False)
@@ -264,13 +264,7 @@ def test_a_folder_without_an_outcome_is_not_published(tmp_path: Path) -> None:
 
 def test_too_few_photos_are_refused(home: Path, photos: Path) -> None:
     nrp_train("pack", photos, "--output", home / "pack.safetensors", "--side", 24, "--limit", 6, "--quiet")
-    order = bare.Order(
-        read_plan(home / "plan" / "plan.json"),
-        home / "pack.safetensors",
-        home / "run",
-        torch.device("cpu"),
-        bare.Workers.alone(),
-        quiet=True,
-    )
+    place = Place(torch.device("cpu"), home / "run", quiet=True)
+    order = bare.Order(read_plan(home / "plan" / "plan.json"), home / "pack.safetensors", place)
     with pytest.raises(DataError, match="6 photos, fewer than the 8"):
         bare.run_plan(order)

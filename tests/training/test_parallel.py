@@ -142,7 +142,7 @@ def test_a_batch_that_does_not_come_out_even_is_refused() -> None:
 def test_without_torchrun_a_worker_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    assert Workers.from_environment(CPU) == Workers.alone() == ALONE
+    assert Workers.from_environment(CPU) == ALONE
     assert own_device(torch.device("cuda")) == torch.device("cuda")
     require_one_worker("detector")
 
