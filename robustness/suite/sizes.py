@@ -1,6 +1,6 @@
 """How much a suite measures: counts that fit ten minutes of two cores, and those of the committed tables.
 
-The ten minutes are those of cores without bfloat16: most have none.
+The ten minutes are those of cores without bfloat16, which are the slower ones.
 """
 
 from __future__ import annotations
