@@ -32,6 +32,7 @@ from training.loop import generator_at
 from training.losses import feature_distances, prediction_shifts
 from training.photos import Source
 from training.place import Place
+from training.precision import autocast
 from training.purifier_recipe import AdaptiveRecipe, AdversaryKind, AdversaryRecipe, PurifierRecipe
 from training.recipe import Precision, recipe_json
 
@@ -96,10 +97,10 @@ def knowledge_of(turn: Turn, images: Tensor, precision: Precision) -> Knowledge:
 
 
 def in_precision(network: Network, precision: Precision) -> Network:
-    """``network`` under autocast where ``precision`` is bfloat16."""
+    """``network`` in ``precision``."""
 
     def run(images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with autocast(images.device, precision):
             return network(images)
 
     return run

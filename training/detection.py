@@ -20,6 +20,7 @@ from robustness.examples import Examples
 from training.augment import jitter, uniform
 from training.errors import RecipeError
 from training.loop import batch_at, generator_at, rate_at, set_rate, update_average
+from training.precision import autocast
 from training.publish import LICENCE, all_arguments, code_revision
 from training.recipe import Decay, Positive, Recipe, recipe_json
 
@@ -123,7 +124,7 @@ class DetectionTraining:
         """One optimiser step."""
         images, targets = self.batch(number)
         set_rate(self.optimiser, self.recipe.learning_rate * rate_at(number, self.total, self.recipe.warmup))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+        with autocast(self.device, self.recipe.precision):
             parts = self.module.losses(images, targets)
         losses = {name: value.mean() for name, value in parts.items()}
         self.optimiser.zero_grad()

@@ -26,6 +26,7 @@ from training.augment import aligned_crops
 from training.errors import DataError
 from training.loop import batch_at, generator_at
 from training.photos import Photos
+from training.precision import autocast
 from training.publish import LICENCE, all_arguments, code_revision, source_of
 from training.recipe import Bounds, Count, Pixels, Positive, Recipe, recipe_json
 
@@ -123,17 +124,14 @@ class PerturberTraining:
         return {"relativistic": raised.item(), "fooled": fooled.item()}
 
     def _made(self, images: Tensor) -> Tensor:
-        with self._autocast():
+        with autocast(self.device, self.recipe.precision):
             out: Tensor = self.module(images)
         return out.float()
 
     def _logits(self, images: Tensor) -> Tensor:
-        with self._autocast():
+        with autocast(self.device, self.recipe.precision):
             out: Tensor = self.surrogate(images)
         return out.float()
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
 
     @torch.no_grad()
     def fooled(self, eps: float) -> Tensor:

@@ -29,6 +29,7 @@ from training.loop import generator_at, rate_at, set_rate, update_average
 from training.losses import pixel_distance, relativistic_average
 from training.parallel import ALONE, Workers
 from training.photos import Photos
+from training.precision import autocast
 from training.purifier_recipe import PurifierRecipe
 
 SHOWN = 8
@@ -131,11 +132,8 @@ class PurifierTraining:
     def _generator(self, purpose: str, number: int) -> torch.Generator:
         return torch.Generator().manual_seed(derive_seed(self.recipe.seed, purpose, number))
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
-
     def _purified(self, purifier: Callable[[Tensor], Tensor], seen: Tensor) -> Tensor:
-        with self._autocast():
+        with autocast(self.device, self.recipe.precision):
             out = purifier(seen)
         return out.float()
 
@@ -170,7 +168,7 @@ class PurifierTraining:
         """Feature distance and, where it counts, prediction shift, on a share of the batch."""
         share = max(1, round(len(clean) * self.recipe.feature_share))
         views = self.ensemble.views(self.recipe.members_per_step, self._generator("views", number))
-        with self._autocast():
+        with autocast(self.device, self.recipe.precision):
             return self.ensemble.distances(
                 purified[:share],
                 clean[:share],
@@ -181,7 +179,7 @@ class PurifierTraining:
             )
 
     def _critic_step(self, purified: Tensor, clean: Tensor) -> Tensor:
-        with self._autocast():
+        with autocast(self.device, self.recipe.precision):
             real, fake = self.judge(clean), self.judge(purified)
         loss = relativistic_average(real.float(), fake.float(), mean=self.workers.mean)
         self.critic_optimiser.zero_grad()
@@ -191,7 +189,7 @@ class PurifierTraining:
 
     def _adversarial_loss(self, purified: Tensor, clean: Tensor) -> Tensor:
         self.critic.requires_grad_(False)
-        with self._autocast():
+        with autocast(self.device, self.recipe.precision):
             real, fake = self.critic(clean), self.critic(purified)
         self.critic.requires_grad_(True)
         return relativistic_average(fake.float(), real.float(), mean=self.workers.mean)

@@ -39,7 +39,7 @@ class AdversaryRecipe(Bounded):
     iterations: Count = 10
     start: Literal["uniform", "corner"] = "corner"
     batch: Count = 32
-    precision: Precision = "bfloat16"
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         """Check that there is something to cycle over, too."""

@@ -17,7 +17,7 @@ from training.errors import RecipeError
 
 RECIPES = Path(__file__).parent / "recipes"
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Recipe(Bounded):
     learning_rate: Positive
     weight_decay: Weight = 0.0
     warmup: Share = 0.05
-    precision: Precision = "bfloat16"
+    precision: Precision = "auto"
     save_every: Count = 100
     gradient_clip: Positive = 1.0
 

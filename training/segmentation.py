@@ -18,6 +18,7 @@ from robustness.examples import Examples
 from training.augment import jitter, uniform
 from training.errors import DataError
 from training.loop import batch_at, generator_at, rate_at, set_rate
+from training.precision import autocast
 from training.publish import LICENCE, all_arguments, code_revision
 from training.recipe import Bounds, Decay, Positive, Recipe, recipe_json
 
@@ -94,7 +95,7 @@ class SegmentationTraining:
         """One optimiser step."""
         images, masks = self.batch(number)
         set_rate(self.optimiser, self.recipe.learning_rate * rate_at(number, self.total, self.recipe.warmup))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+        with autocast(self.device, self.recipe.precision):
             logits = self.module(images)
         scored = masks != VOID
         # A crop of nothing but void has no loss: the count may not be zero.

@@ -17,6 +17,7 @@ from training.augment import jitter, resized_crops
 from training.loop import batch_at, generator_at, rate_at, set_rate
 from training.parallel import ALONE, Workers
 from training.photos import Photos
+from training.precision import autocast
 from training.recipe import SupervisedRecipe
 
 GROWN_AT = 0.7
@@ -75,7 +76,7 @@ class SupervisedTraining:
         return dict(zip(("loss", "accuracy"), shown.tolist(), strict=True))
 
     def _logits(self, images: Tensor, module: nn.Module) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+        with autocast(self.device, self.recipe.precision):
             out: Tensor = module(images)
         return out
 

@@ -74,7 +74,7 @@ FACTS = {"name": "a", "summary": "a", "architecture": "resnet_small", "learning_
         ("warmup = 1.5", "warmup must be at most 1"),
         ("label_smoothing = 1", "label_smoothing must be below 1"),
         ('batch = "many"', "batch: Input should be a valid integer"),
-        ('precision = "float8"', "precision: Input should be 'float32' or 'bfloat16'"),
+        ('precision = "float8"', "precision: Input should be 'auto', 'float32' or 'bfloat16'"),
         ("short_side = 100", "short_side must be at least crop"),
     ],
 )
