@@ -20,7 +20,7 @@ from robustness.progress import Progress
 from robustness.results.row import Task
 from robustness.suite.recorder import Recorder
 from robustness.suite.session import Arena, Session
-from robustness.suite.sizes import SUITES
+from robustness.suite.sizes import SUITES, Sizes
 from robustness.surrogates import load_surrogate
 from robustness.versions import versions
 from robustness.victims.loading import Selection, load_victim, read_examples, task_of
@@ -34,7 +34,7 @@ VICTIM_TASKS = frozenset({"classifier", "segmenter", "detector"})
 class Wanted:
     """The options of a suite. ``models`` empty means every victim of the store for whose task there is data.
 
-    Of ``modes``, a purifier is measured in those that it has.
+    Of ``modes``, a purifier is measured in those that it has. The limits replace the suite's own counts.
     """
 
     suite: str
@@ -44,6 +44,8 @@ class Wanted:
     surrogate: str
     data: tuple[Path, ...]
     limit: int | None
+    aware_limit: int | None
+    scene_limit: int | None
     selection_fraction: float
     output: Path
     command: str
@@ -52,9 +54,7 @@ class Wanted:
 def assemble(wanted: Wanted, store: ModelStore, conditions: Conditions, cache: Path, progress: Progress) -> Session:
     """Load the models and the data. Raises what loading raises, and VictimError for a victim without data."""
     device = conditions.device
-    sizes = SUITES[wanted.suite]
-    if wanted.limit is not None:
-        sizes = replace(sizes, photos=wanted.limit, aware_photos=min(sizes.aware_photos, wanted.limit))
+    sizes = _limited(SUITES[wanted.suite], wanted)
     data = find_data(wanted.data)
     arenas: dict[Task, Arena] = {}
     for task, victims in _victims(wanted, store, conditions, data).items():
@@ -71,6 +71,17 @@ def assemble(wanted: Wanted, store: ModelStore, conditions: Conditions, cache: P
     purified = _purified(wanted, store, device, named=sizes.compares)
     surrogate = load_surrogate(store, wanted.surrogate, device)
     return Session(sizes, store, arenas, (NoDefence(), *BASELINES), purified, surrogate, recorder)
+
+
+def _limited(sizes: Sizes, wanted: Wanted) -> Sizes:
+    photos, scenes = wanted.limit or sizes.photos, wanted.scene_limit or sizes.scenes
+    return replace(
+        sizes,
+        photos=photos,
+        aware_photos=min(wanted.aware_limit or sizes.aware_photos, photos),
+        scenes=scenes,
+        aware_scenes=min(sizes.aware_scenes, scenes),
+    )
 
 
 def _victims(

@@ -27,7 +27,15 @@ MODES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 # Options that change a figure, shown in the command where they differ from these.
 DEFAULTS: Mapping[str, object] = MappingProxyType(
-    {"limit": None, "selection_fraction": 0.25, "seed": 0, "batch": 50, "precision": "auto"}
+    {
+        "limit": None,
+        "aware_limit": None,
+        "scene_limit": None,
+        "selection_fraction": 0.25,
+        "seed": 0,
+        "batch": 50,
+        "precision": "auto",
+    }
 )
 
 
@@ -59,6 +67,8 @@ def configure_suite(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, action="append", default=[], metavar="DIR", help="test data, or a folder of it; repeatable"
     )
     add("--limit", type=whole(1), metavar="N", help="photos to classify, instead of the suite's own number")
+    add("--aware-limit", type=whole(1), metavar="N", help="photos for attackers who know the purifier, at most --limit")
+    add("--scene-limit", type=whole(1), metavar="N", help="scenes to segment and to detect in")
     add("--selection-fraction", type=fraction, metavar="F", help="share of each class to leave out")
     add("--seed", type=whole(0), help="seed of everything random (default 0)")
     add("--batch", type=whole(1), metavar="N", help="image copies in flight (default 50)")
@@ -115,6 +125,8 @@ def _wanted(args: argparse.Namespace, suite: str, output: Path) -> Wanted:
         surrogate=args.surrogate,
         data=tuple(args.data),
         limit=args.limit,
+        aware_limit=args.aware_limit,
+        scene_limit=args.scene_limit,
         selection_fraction=args.selection_fraction,
         output=output,
         command=_command(args, suite),

@@ -32,6 +32,8 @@ def wanted(data: Path, tmp_path: Path) -> Wanted:
         surrogate="features",
         data=(data,),
         limit=9,
+        aware_limit=None,
+        scene_limit=None,
         selection_fraction=0.0,
         output=tmp_path / "out",
         command="nrp evaluate --suite quick",
@@ -73,6 +75,18 @@ def test_every_victim_of_the_store_that_there_is_data_for_takes_part(wanted: Wan
 
 def test_a_limit_cuts_the_photos_of_those_who_know_too(wanted: Wanted, store: ModelStore) -> None:
     assert assembled(wanted, store).sizes == replace(QUICK, photos=9, aware_photos=9)
+
+
+def test_those_who_know_get_a_limit_of_their_own_and_never_more_photos_than_the_others(
+    wanted: Wanted, store: ModelStore
+) -> None:
+    assert assembled(replace(wanted, aware_limit=4), store).sizes == replace(QUICK, photos=9, aware_photos=4)
+    assert assembled(replace(wanted, aware_limit=40), store).sizes == replace(QUICK, photos=9, aware_photos=9)
+
+
+def test_scenes_get_a_limit_of_their_own(wanted: Wanted, store: ModelStore) -> None:
+    limited = replace(QUICK, photos=9, aware_photos=9, scenes=1, aware_scenes=1)
+    assert assembled(replace(wanted, scene_limit=1), store).sizes == limited
 
 
 def test_each_task_has_an_arena_of_its_own(wanted: Wanted, store: ModelStore, scenes: Path) -> None:
