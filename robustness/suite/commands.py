@@ -10,11 +10,13 @@ from types import MappingProxyType
 
 from model_store.devices import computes_in_bfloat16, device_named
 from model_store.store import SHIPPED, ModelStore
+from robustness.certified import with_figures
 from robustness.conditions import Conditions
 from robustness.errors import EvaluationError
 from robustness.options import fraction, names, whole
 from robustness.progress import Progress
 from robustness.results.files import write_lines
+from robustness.results.judged import judged_figures
 from robustness.suite.assembly import Wanted, assemble
 from robustness.suite.pages import render_card, render_page
 from robustness.suite.run import run_suite
@@ -48,6 +50,7 @@ def configure_suite(parser: argparse.ArgumentParser) -> None:
         help="quick: ten minutes of two cores; paper: every table, an hour or two; purifier: purifiers against bars",
     )
     add("--card", action="store_true", help="write the purifier's defence card, one page, from the suite's rows")
+    add("--write-card", action="store_true", help="with --suite purifier: write each purifier's bars into its own card")
     add("--model", type=names, default=(), metavar="A,B", help="victims of any task (default: all in the store)")
     add(
         "--purifier",
@@ -86,16 +89,8 @@ def configure_suite(parser: argparse.ArgumentParser) -> None:
 
 def run_card_or_suite(args: argparse.Namespace) -> int:
     """Measure, write rows, page and card, and say where they are. Raises EvaluationError for a useless command line."""
-    if args.suite is None and not args.card:
-        raise EvaluationError(
-            "say what to measure: --suite quick, paper or purifier, --card, or one model alone: nrp evaluate purifier "
-            "NAME"
-        )
-    if not args.data:
-        raise EvaluationError("give --data with a folder of test data, such as --data imagenette2-160/val")
+    _refuse_useless(args)
     suite = args.suite or "quick"
-    if args.card and SUITES[suite].compares:
-        raise EvaluationError("a defence card stands on --suite quick or paper; leave out --card, or name one of them")
     output = args.output or Path("runs") / "evaluate" / suite
     progress = Progress()
     device = device_named(args.device)
@@ -111,9 +106,29 @@ def run_card_or_suite(args: argparse.Namespace) -> int:
         print(f"{len(session.recorder.rows)} rows in {lines}, shown in {page}; pictures of the data in {output}")
     if args.card:
         print(f"{render_card(session, args.results)} written")
+    if args.write_card:
+        for name in args.purifier:
+            figures = judged_figures(session.recorder.rows, name)
+            session.store.rewrite_card(with_figures(session.store.card(name), figures))
+            print(f"{len(figures)} figures written to the card of {name}")
     for warning in session.warnings:
         print(f"WARNING: {warning}")
     return 0
+
+
+def _refuse_useless(args: argparse.Namespace) -> None:
+    if args.suite is None and not args.card:
+        raise EvaluationError(
+            "say what to measure: --suite quick, paper or purifier, --card, or one model alone: nrp evaluate purifier "
+            "NAME"
+        )
+    if not args.data:
+        raise EvaluationError("give --data with a folder of test data, such as --data imagenette2-160/val")
+    compares = SUITES[args.suite or "quick"].compares
+    if args.card and compares:
+        raise EvaluationError("a defence card stands on --suite quick or paper; leave out --card, or name one of them")
+    if args.write_card and not compares:
+        raise EvaluationError("--write-card writes the figures that --suite purifier judges; name that suite")
 
 
 def _wanted(args: argparse.Namespace, suite: str, output: Path) -> Wanted:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 import pytest
 from PIL import Image
 
+from model_store.card import Figure
 from model_store.store import ModelStore
 from robustness.commands import configure_evaluate, run_evaluate
 from robustness.errors import EvaluationError
@@ -109,6 +110,27 @@ def test_purifiers_are_judged_side_by_side(usual: list[str], tmp_path: Path) -> 
     )
     assert "--modes" not in rows[0].command
     assert "**plain static**" in (tmp_path / "results" / "RESULTS.md").read_text()
+
+
+def test_each_purifier_s_bars_go_into_its_own_card_beside_what_was_there(usual: list[str], store: ModelStore) -> None:
+    old = Figure(name="of before", value=1.0, unit="%", count=1, command="nrp", seed=0)
+    store.rewrite_card(store.card("noisy").model_copy(update={"figures": (old,)}))
+    for _ in range(2):
+        assert run("--suite", "purifier", *usual, "--purifier", "noisy,plain", "--write-card") == 0
+    for name, defence in (("noisy", "noisy heavy"), ("plain", "plain static")):
+        figures = store.card(name).figures
+        assert ("of before" in {each.name for each in figures}) == (name == "noisy")
+        fresh = [each for each in figures if each.name != "of before"]
+        assert len({each.name for each in fresh}) == len(fresh) >= 4
+        assert all(f", {defence}, " in each.name for each in fresh)
+        assert all("clean and undefended" in each.note and each.command.startswith("nrp evaluate") for each in fresh)
+        kept = next(each for each in fresh if ", clean, " in each.name)
+        assert kept.note.endswith(f"bar 97: {'met' if kept.value >= 97 else 'missed'}")
+
+
+def test_only_bars_are_written_into_cards(usual: list[str]) -> None:
+    with pytest.raises(EvaluationError, match="--suite purifier"):
+        run("--suite", "quick", "--write-card", *usual)
 
 
 def test_a_defence_card_stands_on_an_overview(usual: list[str]) -> None:
