@@ -4,7 +4,7 @@ DATA ?= ../shared/data
 STORE ?= model_store/weights
 BIN := .venv/bin
 
-.PHONY: serve test check train victims evaluate suite clean
+.PHONY: serve test check train victims evaluate suite bars clean
 
 serve: .venv/.runtime
 	$(BIN)/nrp serve
@@ -23,6 +23,10 @@ train: .venv/.runtime
 	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace
 	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe classifier-mobilenet
 	$(BIN)/nrp train purifier $(DATA)/imagenette2-160/train --store $(STORE) --replace
+	for of in resnet vgg attention; do $(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) \
+	  --replace --recipe surrogate-$$of || exit; done
+	for of in mixed-cpu fast smoothing-cpu; do $(BIN)/nrp train purifier $(DATA)/imagenette2-160/train --store $(STORE) \
+	  --replace --recipe purifier-$$of || exit; done
 	$(BIN)/nrp train segmenter $(DATA)/camvid --store $(STORE) --replace
 	$(BIN)/nrp train detector $(DATA)/bccd --store $(STORE) --replace
 
@@ -30,6 +34,7 @@ train: .venv/.runtime
 victims: .venv/.runtime
 	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe classifier-vgg
 	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe classifier-attention
+	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe classifier-attention-small
 	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe classifier-robust
 	$(BIN)/nrp train perturber $(DATA)/imagenette2-160/train --store $(STORE) --replace
 	$(BIN)/nrp train perturber $(DATA)/camvid/train/images --store $(STORE) --replace --recipe perturber-camvid
@@ -49,6 +54,15 @@ SUITE ?= quick
 suite: .venv/.evaluate
 	$(BIN)/nrp evaluate --suite $(SUITE) --card --store $(STORE) \
 	  --data $(DATA)/imagenette2-160/val --data $(DATA)/camvid --data $(DATA)/bccd
+
+# The bars of the shipped purifiers, an hour or two on two cores; the third classifier comes from `make victims`.
+bars: .venv/.evaluate
+	$(BIN)/nrp evaluate --suite purifier --purifier nrp-strong,nrp-fast --store $(STORE) --limit 50 --aware-limit 10 \
+	  --model imagenette-resnet,imagenette-mobilenet,imagenette-attention-small,camvid-segnet,bccd-retinanet \
+	  --scene-limit 8 --write-card --data $(DATA)/imagenette2-160/val --data $(DATA)/camvid --data $(DATA)/bccd
+	$(BIN)/nrp evaluate certify nrp-smoothing --classifier imagenette-resnet --data $(DATA)/imagenette2-160/val \
+	  --store $(STORE) --selection-fraction 0.25 --limit 30 --results docs/results --write-card
+	$(BIN)/nrp evaluate cost --purifier nrp-fast,nrp-strong,nrp-lite --architecture nrp,nrp_resg --repeats 5 --store $(STORE)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

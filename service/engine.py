@@ -21,7 +21,7 @@ from model_store.errors import ModelStoreError, UnknownModelError
 from model_store.inference import InferenceMode, compressed, noisy_draws, seeded
 from model_store.pixels import to_bytes, to_float
 from model_store.store import ModelStore
-from service.device import choose_batch_pixels, choose_precision
+from service.device import choose_batch_pixels, choose_precision, choose_purifier
 from service.downstream import Classifier, load_classifier
 from service.errors import DeadlineExceededError, NonFiniteOutputError, OutOfDeviceMemoryError
 from service.images import charge
@@ -111,14 +111,14 @@ class Engine:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self._store = ModelStore(settings.model_store)
-        self.default_purifier = settings.purifier
+        self.default_purifier = choose_purifier(settings.purifier, self.device)
         self.cards = {card.name: card for card in self._store.cards()}
         self.purifiers = {name: card for name, card in self.cards.items() if card.task == "purifier"}
-        if settings.purifier not in self.purifiers:
-            card = self._store.card(settings.purifier)
+        if self.default_purifier not in self.purifiers:
+            card = self._store.card(self.default_purifier)
             raise UnknownModelError(f"{card.name!r} is a {card.task}, not a purifier; choose another NRP_PURIFIER")
         self._loaded: OrderedDict[str, nn.Module] = OrderedDict()
-        self._purifier(settings.purifier)
+        self._purifier(self.default_purifier)
         self._classifier = load_classifier(settings.classifier, self._store) if classify else None
         if self._classifier is not None:
             self._place(self._classifier.module)
