@@ -23,10 +23,12 @@ train: .venv/.runtime
 	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace
 	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe classifier-mobilenet
 	$(BIN)/nrp train purifier $(DATA)/imagenette2-160/train --store $(STORE) --replace
-	for of in resnet vgg attention; do $(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) \
-	  --replace --recipe surrogate-$$of || exit; done
-	for of in mixed-cpu fast smoothing-cpu; do $(BIN)/nrp train purifier $(DATA)/imagenette2-160/train --store $(STORE) \
-	  --replace --recipe purifier-$$of || exit; done
+	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe surrogate-resnet
+	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe surrogate-vgg
+	$(BIN)/nrp train classifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe surrogate-attention
+	$(BIN)/nrp train purifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe purifier-mixed-cpu
+	$(BIN)/nrp train purifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe purifier-fast
+	$(BIN)/nrp train purifier $(DATA)/imagenette2-160/train --store $(STORE) --replace --recipe purifier-smoothing-cpu
 	$(BIN)/nrp train segmenter $(DATA)/camvid --store $(STORE) --replace
 	$(BIN)/nrp train detector $(DATA)/bccd --store $(STORE) --replace
 
