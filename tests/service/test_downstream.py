@@ -14,7 +14,7 @@ from torchvision.models._api import WeightsEnum
 from model_store.errors import UnavailableModelError
 from model_store.pixels import image_to_bytes, to_float
 from model_store.store import ModelStore
-from service.downstream import load_classifier
+from service.downstream_loading import load_downstream
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_torchvision_brings_its_weights_labels_and_preprocessing(
     official_weights: Any, store_root: Path, photo: Callable[..., Image.Image]
 ) -> None:
     state, asked = official_weights
-    classifier = load_classifier("torchvision:resnet18", ModelStore(store_root))
+    classifier = load_downstream("classifier", "torchvision:resnet18", ModelStore(store_root))
     assert classifier.name == "torchvision:resnet18"
     assert classifier.labels[:2] == ("tench", "goldfish")
     assert len(classifier.labels) == 1000
@@ -67,7 +67,7 @@ def test_a_download_that_is_impossible_is_one_line_with_the_next_step(
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     with pytest.raises(UnavailableModelError) as failure:
-        load_classifier("torchvision:squeezenet1_1", ModelStore(store_root))
+        load_downstream("classifier", "torchvision:squeezenet1_1", ModelStore(store_root))
     text = str(failure.value)
     assert "\n" not in text
     assert "TORCH_HOME" in text
@@ -91,18 +91,18 @@ def test_cached_weights_that_hold_more_than_tensors_are_not_unpickled(
     (weights / Path(ResNet18_Weights.DEFAULT.url).name).write_bytes(out.getvalue())
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(UnavailableModelError):
-        load_classifier("torchvision:resnet18", ModelStore(store_root))
+        load_downstream("classifier", "torchvision:resnet18", ModelStore(store_root))
     assert not ran.exists()
 
 
 @pytest.mark.parametrize("name", ["nonsense", "", "fcn_resnet50", "quantized_resnet18"])
 def test_what_torchvision_does_not_classify_with_is_refused(store_root: Path, name: str) -> None:
     with pytest.raises(UnavailableModelError, match="torchvision:resnet50"):
-        load_classifier(f"torchvision:{name}", ModelStore(store_root))
+        load_downstream("classifier", f"torchvision:{name}", ModelStore(store_root))
 
 
 def test_a_strip_is_cut_before_it_is_scaled_up(store_root: Path) -> None:
-    classifier = load_classifier("tiny", ModelStore(store_root))
+    classifier = load_downstream("classifier", "tiny", ModelStore(store_root))
     strip = torch.rand(1, 3, 2, 200_000)
     assert classifier.inputs(strip).shape == (1, 3, 32, 32)
     middle = classifier.inputs(strip[..., 100_000 - 4 : 100_000 + 4])
@@ -112,6 +112,6 @@ def test_a_strip_is_cut_before_it_is_scaled_up(store_root: Path) -> None:
 def test_ordinary_shapes_are_prepared_as_evaluation_prepares_them(
     store_root: Path, photo: Callable[..., Image.Image]
 ) -> None:
-    classifier = load_classifier("tiny", ModelStore(store_root))
+    classifier = load_downstream("classifier", "tiny", ModelStore(store_root))
     batch = to_float(image_to_bytes(photo(60, 40).resize((60, 40), Image.Resampling.BILINEAR))).unsqueeze(0)
     assert torch.equal(classifier.inputs(batch), classifier.prepare(batch))
