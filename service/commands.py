@@ -35,6 +35,8 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
     """Options of ``nrp serve``."""
     _add_model_options(parser)
     parser.add_argument("--classifier", metavar="NAME", help="classifier in the store, or torchvision:NAME")
+    parser.add_argument("--segmenter", metavar="NAME", help="segmenter in the store, torchvision:NAME, or none")
+    parser.add_argument("--detector", metavar="NAME", help="detector in the store, torchvision:NAME, or none")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1: this machine only)")
     parser.add_argument("--port", type=int, help="port to listen on (default 8000)")
     everything_else = "Everything else is set by NRP_* variables; an option here overrides its variable."
@@ -43,7 +45,8 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
 
 def run_serve(args: argparse.Namespace) -> int:
     """Load and verify the models, then serve until SIGTERM or Ctrl-C."""
-    settings = load_settings(**_chosen(args), host=args.host, port=args.port, classifier=args.classifier)
+    downstream = {"classifier": args.classifier, "segmenter": args.segmenter, "detector": args.detector}
+    settings = load_settings(**_chosen(args), **downstream, host=args.host, port=args.port)
     app = create_app(settings)
     configure_logs(settings)
     return serve(app, settings)

@@ -20,6 +20,7 @@ from service.findings import Finding
 from service.settings import Settings
 
 LEFT_OUT = "none"
+AUTO = "auto"
 SHIPPED_SCENE_MODELS: Mapping[Kind, str] = MappingProxyType(
     {"segmenter": "camvid-segnet", "detector": "bccd-retinanet"}
 )
@@ -82,14 +83,14 @@ def load_downstreams(settings: Settings, store: ModelStore, tasks: Collection[Ki
     }
 
 
-def _chosen(name: str | None, kind: Kind, store: ModelStore) -> str:
+def _chosen(name: str, kind: Kind, store: ModelStore) -> str:
     """The name set, or the shipped model's where the store has that: other stores served before there was the task."""
-    if name is not None:
+    if name != AUTO:
         return name
     shipped = SHIPPED_SCENE_MODELS[kind]
     if shipped in store.names():
         return shipped
-    log.info("downstream_left_out", task=kind, reason=f"the store has no {shipped} and {VARIABLES[kind]} is not set")
+    log.info("downstream_left_out", task=kind, reason=f"{VARIABLES[kind]} is auto and the store has no {shipped}")
     return LEFT_OUT
 
 

@@ -41,13 +41,13 @@ class Settings(BaseSettings):
     classifier: str = Field(
         default="imagenette-resnet", description="a classifier in the store, torchvision:NAME, or none"
     )
-    segmenter: str | None = Field(
-        default=None,
-        description="a segmenter in the store, torchvision:NAME, or none; camvid-segnet where the store has it",
+    segmenter: str = Field(
+        default="auto",
+        description="a segmenter in the store, torchvision:NAME, or none; auto: camvid-segnet where the store has it",
     )
-    detector: str | None = Field(
-        default=None,
-        description="a detector in the store, torchvision:NAME, or none; bccd-retinanet where the store has it",
+    detector: str = Field(
+        default="auto",
+        description="a detector in the store, torchvision:NAME, or none; auto: bccd-retinanet where the store has it",
     )
 
     max_body_bytes: int = Field(default=20 * MEBI, ge=1, description="longest request body")
