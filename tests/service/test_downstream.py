@@ -144,14 +144,14 @@ def test_a_torchvision_segmenter_sees_what_its_own_transforms_make(
 ) -> None:
     segmenter = load_downstream("segmenter", "torchvision:lraspp_mobilenet_v3_large", ModelStore(store_root))
     assert segmenter.labels[:2] == ("__background__", "aeroplane")
-    batch = to_float(image_to_bytes(photo(104, 52))).unsqueeze(0)
+    batch = to_float(image_to_bytes(photo(78, 52))).unsqueeze(0)
     inputs = segmenter.inputs(batch)
-    assert inputs.shape == (1, 3, 520, 1040)
+    assert inputs.shape == (1, 3, 520, 780)
     with torch.inference_mode():
-        (probabilities,) = segmenter.findings(segmenter.module(inputs), 52, 104)
-    assert probabilities.shape == (21, 520, 1040)
-    settled = segmenter.settled(probabilities, 1, 52, 104)
-    assert settled.classes.shape == (52, 104)
+        (probabilities,) = segmenter.findings(segmenter.module(inputs), 52, 78)
+    assert probabilities.shape == (21, 520, 780)
+    settled = segmenter.settled(probabilities, 1, 52, 78)
+    assert settled.classes.shape == (52, 78)
 
 
 def test_a_torchvision_detector_gets_images_as_they_are(random_official: None, store_root: Path) -> None:
