@@ -169,8 +169,8 @@ async def _on_device(
 def _conclude(image: DecodedImage, answer: Answer, order: Order, timings: Timings) -> Outcome:
     suspicion = judge(image.pixels, answer.purified, answer.undefended, answer.defended)
     file = None if order.encode_as is None else encode(answer.purified, image.alpha, order.encode_as)
-    masks = (_mask_file(finding) for finding in (answer.defended, answer.undefended))
-    return Outcome(image.width, image.height, file, *masks, answer, suspicion, timings)
+    mask, undefended_mask = _mask_file(answer.defended), _mask_file(answer.undefended)
+    return Outcome(image.width, image.height, file, mask, undefended_mask, answer, suspicion, timings)
 
 
 def _mask_file(finding: Finding | None) -> MaskFile | None:
