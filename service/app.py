@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from service import classify, health, models, page, purify
+from service import classify, detect, health, models, page, purify, segment
 from service.body import BodyLimit
 from service.context import RequestContext
 from service.engine import Engine
@@ -34,7 +34,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     )
     app.state.service = state
     install_problem_handlers(app)
-    for room in (purify, classify, models, health, page):
+    for room in (purify, classify, detect, segment, models, health, page):
         app.include_router(room.router)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, in_flight=state.bodies)
     app.add_middleware(RequestContext, metrics=state.metrics)  # added last: outermost

@@ -12,9 +12,11 @@ from typing import Any
 from tqdm import tqdm
 
 from model_store.errors import NrpError
+from model_store.official import Kind
 from service.answers import ModeReport, SuspicionReport, best
 from service.app import create_app
 from service.engine import Engine
+from service.findings import probabilities_of
 from service.images import encode
 from service.logs import configure_logs
 from service.options import PurifyQuery
@@ -33,6 +35,8 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
     """Options of ``nrp serve``."""
     _add_model_options(parser)
     parser.add_argument("--classifier", metavar="NAME", help="classifier in the store, or torchvision:NAME")
+    parser.add_argument("--segmenter", metavar="NAME", help="segmenter in the store, torchvision:NAME, or none")
+    parser.add_argument("--detector", metavar="NAME", help="detector in the store, torchvision:NAME, or none")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1: this machine only)")
     parser.add_argument("--port", type=int, help="port to listen on (default 8000)")
     everything_else = "Everything else is set by NRP_* variables; an option here overrides its variable."
@@ -41,7 +45,8 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
 
 def run_serve(args: argparse.Namespace) -> int:
     """Load and verify the models, then serve until SIGTERM or Ctrl-C."""
-    settings = load_settings(**_chosen(args), host=args.host, port=args.port, classifier=args.classifier)
+    downstream = {"classifier": args.classifier, "segmenter": args.segmenter, "detector": args.detector}
+    settings = load_settings(**_chosen(args), **downstream, host=args.host, port=args.port)
     app = create_app(settings)
     configure_logs(settings)
     return serve(app, settings)
@@ -59,8 +64,8 @@ def run_purify(args: argparse.Namespace) -> int:
     """Purify files and folders into another folder; 1 if any file failed."""
     errands = {e.source: e for e in make_plan(args.inputs, args.output, force_png=args.format == "png")}
     settings = load_settings(**_chosen(args))
-    engine = Engine(settings, classify=False)
-    order = _order(engine, settings, args, classify=False)
+    engine = Engine(settings, tasks=())
+    order = _order(engine, settings, args)
     bench = Workbench(engine, threads=settings.codec_threads, max_pixels=settings.max_pixels)
     try:
         failures = _purify_all(bench, errands, order, args.seed)
@@ -87,8 +92,8 @@ def run_classify(args: argparse.Namespace) -> int:
     """Classify files and folders after purifying; 1 if any file failed."""
     sources = list(dict.fromkeys(source for source, _ in find_images(args.inputs)))
     settings = load_settings(**_chosen(args), classifier=args.classifier)
-    engine = Engine(settings)
-    order = _order(engine, settings, args, classify=True)
+    engine = Engine(settings, tasks=("classifier",))
+    order = _order(engine, settings, args, "classifier")
     bench = Workbench(engine, threads=settings.codec_threads, max_pixels=settings.max_pixels)
     rows: dict[Path, dict[str, Any]] = {}
     failures = []
@@ -142,9 +147,9 @@ def _chosen(args: argparse.Namespace) -> dict[str, Any]:
     return {"model_store": args.store, "purifier": args.purifier, "device": args.device}
 
 
-def _order(engine: Engine, settings: Settings, args: argparse.Namespace, *, classify: bool) -> Order:
+def _order(engine: Engine, settings: Settings, args: argparse.Namespace, task: Kind | None = None) -> Order:
     return make_order(
-        engine, settings.max_draws, PurifyQuery(mode=args.mode, samples=args.samples, seed=args.seed), classify=classify
+        engine, settings.max_draws, PurifyQuery(mode=args.mode, samples=args.samples, seed=args.seed), task=task
     )
 
 
@@ -183,14 +188,13 @@ def _write(done: Done, errand: Errand) -> Failed | None:
 
 def _row(done: Done, engine: Engine, order: Order, args: argparse.Namespace) -> dict[str, Any]:
     """One file's answer, as it is printed."""
-    answer, labels = done.answer, engine.classifier.labels
-    defended, undefended = answer.probabilities, answer.undefended
-    if defended is None or undefended is None:
-        raise AssertionError("the engine returned no probabilities for a classification")
+    answer, classifier = done.answer, engine.downstream("classifier")
+    defended, undefended = probabilities_of(answer.defended), probabilities_of(answer.undefended)
+    labels = classifier.labels
     suspicion = judge(done.image.pixels, answer.purified, undefended, defended)
     return {
         "file": str(done.source),
-        "model": engine.classifier.name,
+        "model": classifier.name,
         "purifier": order.card.name,
         "mode": ModeReport.of(order.mode).model_dump(),
         "predictions": [p.model_dump() for p in best(defended, labels, args.top_k)],

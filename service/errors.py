@@ -8,6 +8,7 @@ NrpError                            (model_store.errors) raised on purpose; its 
    ├─ RequestError                  the caller can put it right
    │  ├─ InvalidParameterError      a query parameter's value cannot be honoured here
    │  ├─ UnknownNameError           no model of that name is served
+   │  ├─ NoDownstreamError          this service has no model of that task
    │  ├─ NotAcceptableError         none of the media types in Accept can be made
    │  ├─ BodyTooLargeError          more bytes than max_body_bytes
    │  ├─ UploadTimeoutError         the body did not arrive in time
@@ -57,6 +58,10 @@ class InvalidParameterError(RequestError):
 
 class UnknownNameError(RequestError):
     """No model of that name is served."""
+
+
+class NoDownstreamError(RequestError):
+    """The operator left out the model of this task."""
 
 
 class NotAcceptableError(RequestError):
@@ -157,6 +162,7 @@ HTTP_MEANINGS: Mapping[type[Exception], HttpMeaning] = MappingProxyType(
     {
         InvalidParameterError: HttpMeaning(422, "invalid-parameter", "Invalid query parameter"),
         UnknownNameError: HttpMeaning(404, "unknown-model", "Unknown model"),
+        NoDownstreamError: HttpMeaning(404, "no-downstream-model", "No model for this task"),
         NotAcceptableError: HttpMeaning(406, "not-acceptable", "Not acceptable"),
         BodyTooLargeError: HttpMeaning(413, "body-too-large", "Body too large"),
         UploadTimeoutError: HttpMeaning(408, "upload-timeout", "Upload took too long"),

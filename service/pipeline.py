@@ -13,10 +13,14 @@ import structlog
 from fastapi import Request
 
 from model_store.card import Card
+from model_store.official import Kind
+from service.downstream import Downstream
 from service.engine import Answer, Engine, Job
 from service.errors import ClientDisconnectedError, DeadlineExceededError, UnknownNameError
+from service.findings import ClassMask, Finding
 from service.images import DecodedImage, ImageFormat, OpenedImage, decode, encode, open_image
-from service.options import NamedMode, PurifyQuery, choose_mode, choose_seed
+from service.masks import MaskFile, encode_mask
+from service.options import DownstreamQuery, NamedMode, PurifyQuery, choose_mode, choose_seed
 from service.record import record_of
 from service.state import ServiceState
 from service.suspicion import Suspicion, judge
@@ -28,12 +32,17 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be made of one image; ``encode_as`` None: no image file is wanted back."""
+    """What is to be made of one image.
+
+    ``task``: which downstream model is asked, and with ``compare`` about the image as it came, too. ``encode_as`` None:
+    no purified image file is wanted back.
+    """
 
     card: Card
     mode: NamedMode
     seed: int
-    classify: bool = False
+    task: Kind | None = None
+    compare: bool = False
     encode_as: ImageFormat | None = None
 
 
@@ -61,20 +70,30 @@ class Timings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One image's answer. ``file`` is the purified image, encoded, where that was ordered."""
+    """One image's answer.
+
+    ``file`` is the purified image, encoded, where that was ordered; ``mask`` and ``undefended_mask`` are a segmenter's.
+    """
 
     width: int
     height: int
     file: bytes | None
+    mask: MaskFile | None
+    undefended_mask: MaskFile | None
     answer: Answer
     suspicion: Suspicion
     timings: Timings
 
 
 def make_order(
-    engine: Engine, max_draws: int, query: PurifyQuery, *, classify: bool = False, encode_as: ImageFormat | None = None
+    engine: Engine,
+    max_draws: int,
+    query: PurifyQuery,
+    *,
+    task: Kind | None = None,
+    encode_as: ImageFormat | None = None,
 ) -> Order:
-    """Resolve the names in a query. Raises UnknownNameError or InvalidParameterError."""
+    """Resolve the names in a query. Raises UnknownNameError, NoDownstreamError or InvalidParameterError."""
     name = query.purifier if query.purifier is not None else engine.default_purifier
     card = engine.purifiers.get(name)
     if card is None:
@@ -87,7 +106,16 @@ def make_order(
         samples=query.samples,
         max_draws=max_draws,
     )
-    return Order(card, mode, choose_seed(query.seed), classify, encode_as)
+    compare = isinstance(query, DownstreamQuery) and query.compare
+    if task is not None:
+        _check_model(engine.downstream(task), query)
+    return Order(card, mode, choose_seed(query.seed), task, compare, encode_as)
+
+
+def _check_model(model: Downstream, query: PurifyQuery) -> None:
+    asked = query.model if isinstance(query, DownstreamQuery) else None
+    if asked is not None and asked != model.name:
+        raise UnknownNameError(f"model: there is no {model.kind} {asked[:80]!r} here; there is: {model.name}")
 
 
 async def answer_request(request: Request, state: ServiceState, order: Order, data: bytes) -> Outcome:
@@ -120,28 +148,33 @@ async def _work(state: ServiceState, order: Order, data: bytes, deadline: float,
             log.warning("image_note", note=note)
         answer = await _on_device(state, order, image, deadline, timings)
         with timings.measuring("encode"):
-            suspicion, file = await state.codec.run(_conclude, image, answer, order.encode_as)
-    return Outcome(image.width, image.height, file, answer, suspicion, timings)
+            return await state.codec.run(_conclude, image, answer, order, timings)
 
 
 async def _on_device(
     state: ServiceState, order: Order, image: DecodedImage, deadline: float, timings: Timings
 ) -> Answer:
-    job = Job(image.pixels, order.card.name, order.mode.mode, order.seed, order.classify)
+    job = Job(image.pixels, order.card.name, order.mode.mode, order.seed, order.task, order.compare)
     try:
         waited = await state.batcher.submit(job, key=job.key, cost=job.cost, deadline=deadline)
     finally:
         job.abandoned.set()
     timings.add("queue", waited.queued_s)
     timings.add("purify", waited.result.purify_s)
-    if order.classify:
+    if order.task is not None:
         timings.add("downstream", waited.result.downstream_s)
     return waited.result
 
 
-def _conclude(image: DecodedImage, answer: Answer, encode_as: ImageFormat | None) -> tuple[Suspicion, bytes | None]:
-    suspicion = judge(image.pixels, answer.purified, answer.undefended, answer.probabilities)
-    return suspicion, None if encode_as is None else encode(answer.purified, image.alpha, encode_as)
+def _conclude(image: DecodedImage, answer: Answer, order: Order, timings: Timings) -> Outcome:
+    suspicion = judge(image.pixels, answer.purified, answer.undefended, answer.defended)
+    file = None if order.encode_as is None else encode(answer.purified, image.alpha, order.encode_as)
+    mask, undefended_mask = _mask_file(answer.defended), _mask_file(answer.undefended)
+    return Outcome(image.width, image.height, file, mask, undefended_mask, answer, suspicion, timings)
+
+
+def _mask_file(finding: Finding | None) -> MaskFile | None:
+    return encode_mask(finding) if isinstance(finding, ClassMask) else None
 
 
 def _measure(state: ServiceState, outcome: Outcome) -> None:

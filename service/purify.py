@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from service.answers import ModeReport, PurifiedImage, PurifyAnswer, SuspicionReport
+from service.answers import EncodedImage, ModeReport, PurifyAnswer, SuspicionReport
 from service.documentation import image_answer, image_body, image_problems
 from service.images import ImageFormat
 from service.negotiation import negotiate
@@ -68,12 +67,7 @@ def report_headers(order: Order, outcome: Outcome) -> dict[str, str]:
 
 
 def _as_json(request_id: str, order: Order, outcome: Outcome) -> PurifyAnswer:
-    image = PurifiedImage(
-        media_type="image/png",
-        width=outcome.width,
-        height=outcome.height,
-        base64=base64.b64encode(outcome.file or b"").decode(),
-    )
+    image = EncodedImage.of(outcome.file or b"", "image/png", outcome.width, outcome.height)
     return PurifyAnswer(
         request_id=request_id,
         purifier=order.card.name,

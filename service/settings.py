@@ -38,7 +38,17 @@ class Settings(BaseSettings):
     purifier: str = Field(
         default="nrp-lite", description="default purifier; any other in the store is loaded when asked for"
     )
-    classifier: str = Field(default="imagenette-resnet", description="a classifier in the store, or torchvision:NAME")
+    classifier: str = Field(
+        default="imagenette-resnet", description="a classifier in the store, torchvision:NAME, or none"
+    )
+    segmenter: str = Field(
+        default="auto",
+        description="a segmenter in the store, torchvision:NAME, or none; auto: camvid-segnet where the store has it",
+    )
+    detector: str = Field(
+        default="auto",
+        description="a detector in the store, torchvision:NAME, or none; auto: bccd-retinanet where the store has it",
+    )
 
     max_body_bytes: int = Field(default=20 * MEBI, ge=1, description="longest request body")
     max_body_bytes_in_flight: int = Field(

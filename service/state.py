@@ -51,7 +51,8 @@ class ServiceState:
         )
         card = self.engine.cards[self.engine.default_purifier]
         self.metrics.model(card.name, card.sha256)
-        self.metrics.model(self.engine.classifier.name, self.engine.classifier.sha256)
+        for model in self.engine.downstreams.models:
+            self.metrics.model(model.name, model.sha256)
 
     def reasons_not_ready(self) -> list[str]:
         """Why requests should go elsewhere now; empty when ready. The weights were verified before this existed."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from service.findings import Finding
+
 
 @dataclass(frozen=True)
 class Suspicion:
@@ -28,11 +30,13 @@ class Suspicion:
         return self.residual_rms
 
 
-def judge(before: Tensor, after: Tensor, undefended: Tensor | None = None, defended: Tensor | None = None) -> Suspicion:
-    """Compare uint8 (3, H, W) before and after, and probabilities (classes,) where both are given."""
+def judge(
+    before: Tensor, after: Tensor, undefended: Finding | None = None, defended: Finding | None = None
+) -> Suspicion:
+    """Compare uint8 (3, H, W) before and after, and probabilities (classes,) where both findings are that."""
     change = before.to(torch.int16).sub_(after)
     shift = None
-    if undefended is not None and defended is not None:
+    if isinstance(undefended, Tensor) and isinstance(defended, Tensor):
         shift = jensen_shannon_bits(undefended, defended)
     squares = change.to(torch.float32).square_()
     return Suspicion(int(change.abs().max()), float(squares.mean().sqrt()), shift)

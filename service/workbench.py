@@ -72,7 +72,8 @@ class Workbench:
     ) -> Iterator[Done | Failed]:
         buckets: dict[tuple[str, int, int], list[tuple[Path, DecodedImage, Job]]] = {}
         for source, image in images:
-            job = Job(image.pixels, order.card.name, order.mode.mode, choose_seed(seed), order.classify)
+            own_seed = choose_seed(seed)
+            job = Job(image.pixels, order.card.name, order.mode.mode, own_seed, order.task, order.compare)
             buckets.setdefault(job.key, []).append((source, image, job))
         for bucket in buckets.values():
             size = max(1, self._engine.batch_pixels // bucket[0][2].cost)
