@@ -1,7 +1,8 @@
 """The engine: the models on their device, and what is computed for a batch of images.
 
 Only the device thread calls ``run``. Noise comes from each image's own seed, one draw at a time, so an image's
-answer depends neither on its neighbours nor on how its draws are cut into runs of ``batch_pixels``.
+answer depends neither on its neighbours nor on how its draws are cut into runs of ``batch_pixels``. An image of more
+than ``tile_pixels`` goes through its purifier in tiles, as does one that does not fit whole.
 """
 
 from __future__ import annotations
@@ -11,30 +12,34 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from functools import partial
 
+import structlog
 import torch
 from torch import Tensor, nn
 
 from model_store.devices import device_named
 from model_store.errors import ModelStoreError, UnknownModelError
-from model_store.inference import InferenceMode, compressed, noisy_draws, seeded
-from model_store.pixels import to_bytes, to_float
+from model_store.inference import InferenceMode
 from model_store.store import ModelStore
+from service.budget import PixelBudget, is_out_of_memory
 from service.device import choose_batch_pixels, choose_precision
 from service.downstream import Classifier, load_classifier
+from service.draws import Draws, add_at_once
 from service.errors import DeadlineExceededError, NonFiniteOutputError, OutOfDeviceMemoryError
 from service.images import charge
 from service.settings import Settings
+from service.tiles import Tiling
 
 LOADED_PURIFIERS = 2
 WARM_UP_SIDE = 224
-ONE_DRAW = MappingProxyType({"draws": 1, "jpeg": None})  # of an image that is compressed already
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One image to be purified, uint8 (3, H, W); ``classify``: and classified, before and after."""
+    """One image to be purified, uint8 or uint16 (3, H, W); ``classify``: and classified, before and after."""
 
     pixels: Tensor
     purifier: str
@@ -66,7 +71,7 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """``purified``: mean of the draws, uint8 (3, H, W) on the CPU. Probabilities (classes,) float32 or None.
+    """``purified``: mean of the draws, (3, H, W) on the CPU, of the job's type. Probabilities (classes,) or None.
 
     The seconds are those of the whole batch that the image was part of.
     """
@@ -80,15 +85,11 @@ class Answer:
 
 @dataclass(eq=False)
 class _Progress:
-    """Running sums over one job's draws, on the device. ``prepared``: the image, compressed where its mode says so."""
+    """Running sums over one job's draws, on the device."""
 
     job: Job
-    image: Tensor
-    prepared: Tensor
-    noise: torch.Generator
-    total: Tensor
+    draws: Draws
     probabilities: Tensor | None = None
-    finite: bool = True
 
 
 @dataclass
@@ -107,7 +108,8 @@ class Engine:
         """
         self.device = device_named(settings.device)
         self.precision = choose_precision(settings.precision, self.device)
-        self.batch_pixels = choose_batch_pixels(settings.batch_pixels, self.device)
+        self.budget = PixelBudget(choose_batch_pixels(settings.batch_pixels, self.device))
+        self._tile_pixels = settings.tile_pixels
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self._store = ModelStore(settings.model_store)
@@ -122,6 +124,11 @@ class Engine:
         self._classifier = load_classifier(settings.classifier, self._store) if classify else None
         if self._classifier is not None:
             self._place(self._classifier.module)
+
+    @property
+    def batch_pixels(self) -> int:
+        """Pixels of one model run as long as memory lasts."""
+        return self.budget.full
 
     @property
     def loaded(self) -> frozenset[str]:
@@ -149,51 +156,77 @@ class Engine:
     def run(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
         """One outcome a job; the jobs share purifier and shape.
 
-        Raises OutOfDeviceMemoryError when several do not fit together; one alone is tried with fewer draws at a time.
+        Raises OutOfDeviceMemoryError when several do not fit together; one alone is tried with fewer draws at a time,
+        then in tiles, each time smaller ones.
         """
         try:
             module = self._purifier(jobs[0].purifier)
         except ModelStoreError as error:
             return [error] * len(jobs)
-        size = max(1, self.batch_pixels // jobs[0].pixels_charged)
+        pixels = jobs[0].pixels_charged
+        tiling = self._tiling(module, jobs[0]) if pixels > self._tile_pixels else None
+        size = 1 if tiling else max(1, self.budget.now // pixels)
         while True:
             try:
                 with torch.inference_mode():
-                    return self._run(module, jobs, size)
+                    answers = self._run(module, jobs, size, tiling)
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
-                self._release_memory()
-                if len(jobs) > 1 or size == 1:
-                    raise OutOfDeviceMemoryError("the device has too little memory for this image now") from error
+                self._give_way(min(size, sum(job.draws for job in jobs)) * pixels if tiling is None else tiling.largest)
+                if len(jobs) > 1:
+                    raise OutOfDeviceMemoryError(
+                        "the device has too little memory for these images together"
+                    ) from error
+                if size == 1:
+                    tiling = self._smaller(module, jobs[0], tiling, error)
                 size = min(size, jobs[0].draws) // 2 or 1
+            else:
+                self.budget.creep_up()
+                return answers
 
-    def _run(self, module: nn.Module, jobs: Sequence[Job], size: int) -> list[Answer | Exception]:
-        """``size`` images through the purifier at a time."""
+    def _tiling(self, module: nn.Module, job: Job) -> Tiling:
+        return Tiling.of(int(job.pixels.shape[-2]), int(job.pixels.shape[-1]), module, self.budget.now)
+
+    def _smaller(self, module: nn.Module, job: Job, tiling: Tiling | None, error: RuntimeError) -> Tiling:
+        """Tiles for the next try. Raises OutOfDeviceMemoryError where there are no smaller ones."""
+        smaller = self._tiling(module, job)
+        if smaller.largest >= (job.pixels[0].numel() if tiling is None else tiling.largest):
+            raise OutOfDeviceMemoryError("the device has too little memory for this image now") from error
+        return smaller
+
+    def _give_way(self, tried: int) -> None:
+        """After an out-of-memory in a run of ``tried`` pixels."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.budget.lower(tried)
+        log.warning("out_of_memory", tried_pixels=tried, next_pixels=self.budget.now)
+
+    def _run(
+        self, module: nn.Module, jobs: Sequence[Job], size: int, tiling: Tiling | None
+    ) -> list[Answer | Exception]:
+        """``size`` images through the purifier at a time, or with a ``tiling`` one tile at a time."""
         clock = _Clock()
-        progress = [self._begin(job) for job in jobs]
+        progress = [_Progress(job, Draws(job.pixels, job.mode, job.seed, self.device)) for job in jobs]
         turns = [entry for entry in progress for _ in range(entry.job.draws)]
         for start in range(0, len(turns), size):
             chunk = [entry for entry in turns[start : start + size] if not entry.job.abandoned.is_set()]
             if chunk:
-                self._purify(module, chunk, clock)
+                self._purify(module, chunk, clock, tiling)
         undefended = self._undefended(progress, clock)
         return [self._finish(entry, undefended.get(entry.job), clock) for entry in progress]
 
-    def _begin(self, job: Job) -> _Progress:
-        image = to_float(job.pixels.to(self.device))
-        return _Progress(job, image, compressed(image, job.mode), seeded(job.seed), torch.zeros_like(image))
-
-    def _purify(self, module: nn.Module, chunk: Sequence[_Progress], clock: _Clock) -> None:
+    def _purify(
+        self, module: nn.Module, chunk: Sequence[_Progress], clock: _Clock, tiling: Tiling | None = None
+    ) -> None:
         """One draw for each entry of ``chunk``; an entry with several draws appears several times."""
         begun = time.perf_counter()
-        noisy = torch.cat([noisy_draws(e.prepared, e.job.mode.model_copy(update=ONE_DRAW), e.noise) for e in chunk])
-        purified = self._forward(module, noisy)
-        finite = purified.isfinite().flatten(1).all(dim=1).tolist()
-        purified = purified.clamp(0, 1)
-        for entry, image, good in zip(chunk, purified, finite, strict=True):
-            entry.total += image
-            entry.finite = entry.finite and good
+        network = partial(self._forward, module)
+        if tiling is None:
+            purified = add_at_once([entry.draws for entry in chunk], network)
+        else:
+            job, draws = chunk[0].job, chunk[0].draws
+            purified = draws.add_in_tiles(tiling, network, job.abandoned.is_set, apart=job.classify and job.draws > 1)
         clock.purify_s += time.perf_counter() - begun
         wanted = [index for index, entry in enumerate(chunk) if entry.job.classify]
         if wanted:
@@ -207,7 +240,7 @@ class Engine:
         wanted = [entry for entry in progress if entry.job.classify and not entry.job.abandoned.is_set()]
         if not wanted:
             return {}
-        probabilities = self._classify(torch.stack([entry.image for entry in wanted]), clock)
+        probabilities = self._classify(torch.stack([entry.draws.image for entry in wanted]), clock)
         return {entry.job: row for entry, row in zip(wanted, probabilities, strict=True)}
 
     def _finish(self, entry: _Progress, undefended: Tensor | None, clock: _Clock) -> Answer | Exception:
@@ -216,10 +249,10 @@ class Engine:
             return DeadlineExceededError("nobody waited for this image any more")
         defended = None if entry.probabilities is None else (entry.probabilities / draws).cpu()
         known = [p for p in (defended, undefended) if p is not None]
-        if not (entry.finite and all(bool(p.isfinite().all()) for p in known)):
+        if not (entry.draws.finite and all(bool(p.isfinite().all()) for p in known)):
             return NonFiniteOutputError("a model gave NaN or infinity for this image; try another purifier or size")
         return Answer(
-            purified=to_bytes(entry.total / draws).cpu(),
+            purified=entry.draws.mean(draws),
             probabilities=defended,
             undefended=None if undefended is None else undefended.cpu(),
             purify_s=clock.purify_s,
@@ -260,12 +293,3 @@ class Engine:
     def _place(self, module: nn.Module) -> nn.Module:
         """Onto the device, in the memory format that its convolutions are fastest in."""
         return module.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-    def _release_memory(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # The CPU allocator has no class of its own.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -31,7 +31,7 @@ class ServiceState:
         self.codec = Codec(settings.codec_threads)
         self.batcher: Batcher[Job, Answer] = Batcher(
             engine.run,
-            budget=engine.batch_pixels,
+            budget=lambda: engine.budget.now,
             max_waiting=settings.max_waiting,
             on_batch=self.metrics.batch_images.observe,
         )
