@@ -115,7 +115,8 @@ async def _work(state: ServiceState, order: Order, data: bytes, deadline: float,
     facts["pixels"] = opened.width * opened.height
     with state.pixels.holding(opened.charge):
         with timings.measuring("decode"):
-            image: DecodedImage = await state.codec.run(decode, opened)
+            image: DecodedImage = await state.codec.run(decode, opened, deep=order.encode_as == "PNG")
+        del opened  # Pillow's copy of the pixels, not to be held while the image waits
         for note in image.notes:
             log.warning("image_note", note=note)
         answer = await _on_device(state, order, image, deadline, timings)
@@ -141,7 +142,7 @@ async def _on_device(
 
 def _conclude(image: DecodedImage, answer: Answer, encode_as: ImageFormat | None) -> tuple[Suspicion, bytes | None]:
     suspicion = judge(image.pixels, answer.purified, answer.undefended, answer.probabilities)
-    return suspicion, None if encode_as is None else encode(answer.purified, image.alpha, encode_as)
+    return suspicion, None if encode_as is None else encode(answer.purified, image.alpha, encode_as, image.profile)
 
 
 def _measure(state: ServiceState, outcome: Outcome) -> None:
