@@ -54,19 +54,20 @@ class _Waiting(Generic[P, R]):
 class Batcher(Generic[P, R]):
     """One queue, one loop, one device thread.
 
-    ``budget`` bounds the summed cost of a batch (one member may exceed it alone), ``max_waiting`` the queue.
+    ``budget`` bounds the summed cost of a batch (one member may exceed it alone) and may change from batch to batch;
+    ``max_waiting`` bounds the queue.
     """
 
     def __init__(
         self,
         run: Run[P, R],
         *,
-        budget: int,
+        budget: int | Callable[[], int],
         max_waiting: int,
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._run = run
-        self._budget = budget
+        self._budget: Callable[[], int] = budget if callable(budget) else partial(int, budget)
         self._max_waiting = max_waiting
         self._on_batch = on_batch
         self._buckets: dict[Hashable, deque[_Waiting[P, R]]] = {}
@@ -193,7 +194,7 @@ class Batcher(Generic[P, R]):
         """The head of ``bucket`` up to the budget, without those that gave up or came too late."""
         now = asyncio.get_running_loop().time()
         batch: list[_Waiting[P, R]] = []
-        left = self._budget
+        left = self._budget()
         while bucket and (not batch or bucket[0].cost <= left):
             item = bucket.popleft()
             if item.deadline <= now:

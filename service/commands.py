@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import deque
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,10 @@ from service.plan import Errand, find_images, make_plan
 from service.server import serve
 from service.settings import Settings, load_settings
 from service.suspicion import judge
-from service.workbench import Done, Failed, Workbench
+from service.workbench import WINDOW_PIXELS, Done, Failed, Workbench
 
-# Encoded images on their way to the disk; bounds what is held in memory when the disk is slow.
-WRITING_AHEAD = 32
+# Images on their way to the disk; bounds what is held in memory when encoding or the disk is slow.
+WRITING_AHEAD = 64
 
 
 def configure_serve(parser: argparse.ArgumentParser) -> None:
@@ -156,26 +157,31 @@ def _order(engine: Engine, settings: Settings, args: argparse.Namespace, task: K
 def _purify_all(bench: Workbench, errands: dict[Path, Errand], order: Order, seed: int | None) -> list[Failed]:
     """Purify and write; writing happens beside the purifying."""
     failures: list[Failed] = []
-    writing: list[Future[Failed | None]] = []
+    writing: deque[tuple[int, Future[Failed | None]]] = deque()
     with tqdm(total=len(errands), unit="image") as bar:
         for outcome in bench.outcomes(list(errands), order, seed):
             if isinstance(outcome, Failed):
                 failures.append(outcome)
             else:
-                writing.append(bench.pool.submit(_write, outcome, errands[outcome.source]))
-            if len(writing) > 2 * WRITING_AHEAD:
-                writing, ready = writing[WRITING_AHEAD:], writing[:WRITING_AHEAD]
-                failures += [failure for future in ready if (failure := future.result()) is not None]
+                pixels = outcome.image.width * outcome.image.height
+                writing.append((pixels, bench.pool.submit(_write, outcome, errands[outcome.source])))
+            while len(writing) > WRITING_AHEAD or sum(pixels for pixels, _ in writing) > WINDOW_PIXELS:
+                failures += _failure(writing.popleft()[1])
             bar.update()
-        failures += [failure for future in writing if (failure := future.result()) is not None]
-    return failures
+    return failures + [failure for _, future in writing for failure in _failure(future)]
+
+
+def _failure(written: Future[Failed | None]) -> list[Failed]:
+    """Wait until one image is written; what went wrong, if anything did."""
+    failed = written.result()
+    return [] if failed is None else [failed]
 
 
 def _write(done: Done, errand: Errand) -> Failed | None:
     """Encode and write one image; it appears whole or not at all."""
     scratch = errand.target.with_name(f".{errand.target.name}.part")
     try:
-        data = encode(done.answer.purified, done.image.alpha, errand.image_format)
+        data = encode(done.answer.purified, done.image.alpha, errand.image_format, done.image.profile)
         errand.target.parent.mkdir(parents=True, exist_ok=True)
         scratch.write_bytes(data)
         scratch.replace(errand.target)

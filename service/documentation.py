@@ -45,7 +45,7 @@ def image_answer() -> dict[str, Any]:
     """The answer that is a purified image."""
     return {
         "description": "the purified image, of the same size; PNG unless Accept says otherwise. PNG and WebP are "
-        "lossless and keep the image's alpha; JPEG drops it",
+        "lossless and keep the image's alpha; JPEG drops it; PNG keeps 16 bits a channel where the image has them",
         "content": {f"image/{kind}": _binary() for kind in ("png", "jpeg", "webp")},
         "headers": _report_headers(),
     }

@@ -133,7 +133,7 @@ class Segmenter(Downstream):
                 best, classes = drawn, torch.zeros_like(drawn, dtype=torch.uint8)
             else:
                 classes[drawn > best] = index
-                best = torch.maximum(best, drawn)
+                torch.maximum(best, drawn, out=best)
         return ClassMask(classes)
 
 

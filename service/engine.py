@@ -1,124 +1,40 @@
-"""The engine: the models on their device, and what is computed for a batch of images.
-
-How draws combine: a classifier and a segmenter are asked about every noisy draw and their probabilities averaged, class
-by class and pixel by pixel; boxes have no mean, so a detector is asked once, about the mean purified image.
+"""The engine: the models on their device, and batches run on them within the memory that there is.
 
 Only the device thread calls ``run``. Noise comes from each image's own seed, one draw at a time, so an image's
-answer depends neither on its neighbours nor on how its draws are cut into runs of ``batch_pixels``.
+answer depends neither on its neighbours nor on how its draws are cut into runs of ``batch_pixels``. An image of more
+than ``tile_pixels`` goes through its purifier in tiles, as does one that does not fit whole.
 """
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from functools import partial
 
+import structlog
 import torch
 from torch import Tensor, nn
 
-from model_store.devices import device_named
+from model_store.devices import device_named, place
 from model_store.errors import ModelStoreError, UnknownModelError
-from model_store.inference import InferenceMode, compressed, noisy_draws, seeded
+from model_store.inference import InferenceMode
 from model_store.official import Kind
-from model_store.pixels import to_bytes, to_float
 from model_store.store import ModelStore
+from service.batch import Batch
+from service.budget import PixelBudget, is_out_of_memory
 from service.device import choose_batch_pixels, choose_precision
 from service.downstream import Downstream
 from service.downstream_loading import KINDS
 from service.downstreams import Downstreams, load_downstreams
-from service.errors import DeadlineExceededError, NonFiniteOutputError, OutOfDeviceMemoryError
-from service.findings import Finding, is_finite, on_cpu, probabilities_of
-from service.images import charge
+from service.errors import OutOfDeviceMemoryError
+from service.job import Answer, Job
 from service.settings import Settings
+from service.tiles import Tiling
 
 LOADED_PURIFIERS = 2
 WARM_UP_SIDE = 224
-ONE_DRAW = MappingProxyType({"draws": 1, "jpeg": None})  # of an image that is compressed already
 
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One image to be purified, uint8 (3, H, W); ``task``: and handed to the downstream model of that kind.
-
-    ``compare``: the model is also asked about the image as it came; a classifier always is.
-    """
-
-    pixels: Tensor
-    purifier: str
-    mode: InferenceMode
-    seed: int
-    task: Kind | None = None
-    compare: bool = False
-    abandoned: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def draws(self) -> int:
-        """Draws that are really computed: without noise they would all be the same."""
-        return 1 if self.mode.static else self.mode.draws
-
-    @property
-    def pixels_charged(self) -> int:
-        """Pixels of one draw, as budgets count them."""
-        return charge(int(self.pixels.shape[-1]), int(self.pixels.shape[-2]))
-
-    @property
-    def cost(self) -> int:
-        """Pixels through the purifier, all draws together."""
-        return self.pixels_charged * self.draws
-
-    @property
-    def key(self) -> tuple[str, int, int]:
-        """Jobs of equal key can be run together."""
-        return self.purifier, int(self.pixels.shape[-2]), int(self.pixels.shape[-1])
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """``purified``: mean of the draws, uint8 (3, H, W) on the CPU. ``defended`` and ``undefended``: what the downstream
-    model says of it and of the image as it came, on the CPU, None where it was not asked.
-
-    The seconds are those of the whole batch that the image was part of.
-    """
-
-    purified: Tensor
-    defended: Finding | None
-    undefended: Finding | None
-    purify_s: float
-    downstream_s: float
-
-
-@dataclass(eq=False)
-class _Progress:
-    """Running sums over one job's draws, on the device. ``prepared``: the image, compressed where its mode says so.
-
-    ``finding``: the sum of the draws' probabilities, or what was found on the mean image.
-    """
-
-    job: Job
-    image: Tensor
-    prepared: Tensor
-    noise: torch.Generator
-    total: Tensor
-    finding: Finding | None = None
-    undefended: Finding | None = None
-    finite: bool = True
-
-    @property
-    def wants_undefended(self) -> bool:
-        return self.job.compare or self.job.task == "classifier"  # whose prediction shift is part of every report
-
-    def add(self, finding: Finding) -> None:
-        """Count one draw's finding."""
-        self.finding = finding if self.finding is None else probabilities_of(self.finding) + probabilities_of(finding)
-
-
-@dataclass
-class _Clock:
-    purify_s: float = 0.0
-    downstream_s: float = 0.0
+log = structlog.get_logger()
 
 
 class Engine:
@@ -131,7 +47,8 @@ class Engine:
         """
         self.device = device_named(settings.device)
         self.precision = choose_precision(settings.precision, self.device)
-        self.batch_pixels = choose_batch_pixels(settings.batch_pixels, self.device)
+        self.budget = PixelBudget(choose_batch_pixels(settings.batch_pixels, self.device))
+        self._tile_pixels = settings.tile_pixels
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self._store = ModelStore(settings.model_store)
@@ -145,6 +62,11 @@ class Engine:
         self._purifier(settings.purifier)
         models = load_downstreams(settings, self._store, tasks)
         self.downstreams = Downstreams(models, self.device, self.precision)
+
+    @property
+    def batch_pixels(self) -> int:
+        """Pixels of one model run as long as memory lasts."""
+        return self.budget.full
 
     @property
     def loaded(self) -> frozenset[str]:
@@ -171,112 +93,67 @@ class Engine:
     def run(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
         """One outcome a job; the jobs share purifier and shape.
 
-        Raises OutOfDeviceMemoryError when several do not fit together; one alone is tried with fewer draws at a time.
+        Raises OutOfDeviceMemoryError when several do not fit together; one alone is tried with fewer draws at a time,
+        then in tiles, each time smaller ones.
         """
         try:
             module = self._purifier(jobs[0].purifier)
         except ModelStoreError as error:
             return [error] * len(jobs)
-        size = max(1, self.batch_pixels // jobs[0].pixels_charged)
+        pixels = jobs[0].pixels_charged
+        tiling = self._tiling(module, jobs[0]) if pixels > self._tile_pixels else None
+        size = 1 if tiling else max(1, self.budget.now // pixels)
         while True:
             try:
                 with torch.inference_mode():
-                    parts = self._parts(jobs)
-                    return [outcome for part in parts for outcome in self._run(module, part, size)]
+                    answers = self._run(module, jobs, size, tiling)
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
-                self._release_memory()
-                if len(jobs) > 1 or size == 1:
-                    raise OutOfDeviceMemoryError("the device has too little memory for this image now") from error
+                self._give_way(min(size, sum(job.draws for job in jobs)) * pixels if tiling is None else tiling.largest)
+                if len(jobs) > 1:
+                    raise OutOfDeviceMemoryError(
+                        "the device has too little memory for these images together"
+                    ) from error
+                if size == 1:
+                    tiling = self._smaller(module, jobs[0], tiling, error)
                 size = min(size, jobs[0].draws) // 2 or 1
-
-    def _parts(self, jobs: Sequence[Job]) -> list[Sequence[Job]]:
-        """The jobs, in parts whose running sums of downstream answers fit into the budget."""
-        height, width = int(jobs[0].pixels.shape[-2]), int(jobs[0].pixels.shape[-1])
-        held = [self.downstreams.of(task).held(height, width) for task in {job.task for job in jobs} if task]
-        most = max(held, default=0)
-        size = max(1, self.batch_pixels // most) if most else len(jobs)
-        return [jobs[start : start + size] for start in range(0, len(jobs), size)]
-
-    def _run(self, module: nn.Module, jobs: Sequence[Job], size: int) -> list[Answer | Exception]:
-        """``size`` images through the purifier at a time."""
-        clock = _Clock()
-        progress = [self._begin(job) for job in jobs]
-        turns = [entry for entry in progress for _ in range(entry.job.draws)]
-        for start in range(0, len(turns), size):
-            chunk = [entry for entry in turns[start : start + size] if not entry.job.abandoned.is_set()]
-            if chunk:
-                self._purify(module, chunk, clock)
-        self._ask_the_rest(progress, clock)
-        return [self._finish(entry, clock) for entry in progress]
-
-    def _begin(self, job: Job) -> _Progress:
-        image = to_float(job.pixels.to(self.device))
-        return _Progress(job, image, compressed(image, job.mode), seeded(job.seed), torch.zeros_like(image))
-
-    def _purify(self, module: nn.Module, chunk: Sequence[_Progress], clock: _Clock) -> None:
-        """One draw for each entry of ``chunk``; an entry with several draws appears several times."""
-        begun = time.perf_counter()
-        noisy = torch.cat([noisy_draws(e.prepared, e.job.mode.model_copy(update=ONE_DRAW), e.noise) for e in chunk])
-        purified = self._forward(module, noisy)
-        finite = purified.isfinite().flatten(1).all(dim=1).tolist()
-        purified = purified.clamp(0, 1)
-        for entry, image, good in zip(chunk, purified, finite, strict=True):
-            entry.total += image
-            entry.finite = entry.finite and good
-        clock.purify_s += time.perf_counter() - begun
-        for task in self.downstreams.kinds:
-            asking = [index for index, entry in enumerate(chunk) if entry.job.task == task]
-            if asking and self.downstreams.of(task).averages:
-                self._ask(task, [chunk[index] for index in asking], purified[asking], clock)
-
-    def _ask_the_rest(self, progress: Sequence[_Progress], clock: _Clock) -> None:
-        """What has no mean over draws, about the mean images; then, where that is wanted, about the images as given."""
-        for task in self.downstreams.kinds:
-            # A network may do anything with NaN, even raise; such an image fails by itself later.
-            entries = [e for e in progress if e.job.task == task and e.finite and not e.job.abandoned.is_set()]
-            if entries and not self.downstreams.of(task).averages:
-                self._ask(task, entries, torch.stack([e.total / e.job.draws for e in entries]), clock)
-            compared = [entry for entry in entries if entry.wants_undefended]
-            if compared:
-                self._ask(task, compared, torch.stack([e.image for e in compared]), clock, undefended=True)
-
-    def _ask(
-        self, task: Kind, entries: Sequence[_Progress], images: Tensor, clock: _Clock, *, undefended: bool = False
-    ) -> None:
-        """Add the findings about images (N, 3, H, W), one an entry, which may appear several times."""
-        begun = time.perf_counter()
-        findings = self.downstreams.findings(task, images, self.batch_pixels)
-        for entry, finding in zip(entries, findings, strict=True):
-            if undefended:
-                entry.undefended = finding
             else:
-                entry.add(finding)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        clock.downstream_s += time.perf_counter() - begun
+                self.budget.creep_up()
+                return answers
 
-    def _finish(self, entry: _Progress, clock: _Clock) -> Answer | Exception:
-        job, draws = entry.job, entry.job.draws
-        if job.abandoned.is_set():
-            return DeadlineExceededError("nobody waited for this image any more")
-        known = [finding for finding in (entry.finding, entry.undefended) if finding is not None]
-        if not (entry.finite and all(map(is_finite, known))):
-            return NonFiniteOutputError("a model gave NaN or infinity for this image; try another purifier or size")
-        return Answer(
-            purified=to_bytes(entry.total / draws).cpu(),
-            defended=self._settled(job, entry.finding, draws),
-            undefended=self._settled(job, entry.undefended, 1),
-            purify_s=clock.purify_s,
-            downstream_s=clock.downstream_s,
+    def _run(
+        self, module: nn.Module, jobs: Sequence[Job], size: int, tiling: Tiling | None
+    ) -> list[Answer | Exception]:
+        """The jobs, in batches whose running sums of downstream answers fit into the budget."""
+        height, width = int(jobs[0].pixels.shape[-2]), int(jobs[0].pixels.shape[-1])
+        held = max(
+            (self.downstream(task).held(height, width) for task in {job.task for job in jobs} if task), default=0
         )
+        together = max(1, self.budget.now // held) if held else len(jobs)
+        outcomes: list[Answer | Exception] = []
+        for start in range(0, len(jobs), together):
+            part = jobs[start : start + together]
+            batch = Batch(part, partial(self._forward, module), self.downstreams, self.device, self.budget.now)
+            outcomes += batch.run(size, tiling)
+        return outcomes
 
-    def _settled(self, job: Job, finding: Finding | None, draws: int) -> Finding | None:
-        if finding is None or job.task is None:
-            return None
-        height, width = job.pixels.shape[-2:]
-        return on_cpu(self.downstreams.of(job.task).settled(finding, draws, int(height), int(width)))
+    def _tiling(self, module: nn.Module, job: Job) -> Tiling:
+        return Tiling.of(int(job.pixels.shape[-2]), int(job.pixels.shape[-1]), module, self.budget.now)
+
+    def _smaller(self, module: nn.Module, job: Job, tiling: Tiling | None, error: RuntimeError) -> Tiling:
+        """Tiles for the next try. Raises OutOfDeviceMemoryError where there are no smaller ones."""
+        smaller = self._tiling(module, job)
+        if smaller.largest >= (job.pixels[0].numel() if tiling is None else tiling.largest):
+            raise OutOfDeviceMemoryError("the device has too little memory for this image now") from error
+        return smaller
+
+    def _give_way(self, tried: int) -> None:
+        """After an out-of-memory in a run of ``tried`` pixels."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.budget.lower(tried)
+        log.warning("out_of_memory", tried_pixels=tried, next_pixels=self.budget.now)
 
     def _forward(self, module: nn.Module, images: Tensor) -> Tensor:
         """Run a module in the chosen precision; float32 out.
@@ -292,22 +169,9 @@ class Engine:
     def _purifier(self, name: str) -> nn.Module:
         """The purifier of that name, loaded now if need be; of those beside the default the latest stay loaded."""
         if name not in self._loaded:
-            self._loaded[name] = self._place(self._store.load(name).module)
+            self._loaded[name] = place(self._store.load(name).module, self.device)
             for other in list(self._loaded):
                 if len(self._loaded) > LOADED_PURIFIERS and other not in {name, self.default_purifier}:
                     del self._loaded[other]
         self._loaded.move_to_end(name)
         return self._loaded[name]
-
-    def _place(self, module: nn.Module) -> nn.Module:
-        """Onto the device, in the memory format that its convolutions are fastest in."""
-        return module.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-    def _release_memory(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # The CPU allocator has no class of its own.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

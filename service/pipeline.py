@@ -15,10 +15,11 @@ from fastapi import Request
 from model_store.card import Card
 from model_store.official import Kind
 from service.downstream import Downstream
-from service.engine import Answer, Engine, Job
+from service.engine import Engine
 from service.errors import ClientDisconnectedError, DeadlineExceededError, UnknownNameError
 from service.findings import ClassMask, Finding
 from service.images import DecodedImage, ImageFormat, OpenedImage, decode, encode, open_image
+from service.job import Answer, Job
 from service.masks import MaskFile, encode_mask
 from service.options import DownstreamQuery, NamedMode, PurifyQuery, choose_mode, choose_seed
 from service.record import record_of
@@ -143,7 +144,8 @@ async def _work(state: ServiceState, order: Order, data: bytes, deadline: float,
     facts["pixels"] = opened.width * opened.height
     with state.pixels.holding(opened.charge):
         with timings.measuring("decode"):
-            image: DecodedImage = await state.codec.run(decode, opened)
+            image: DecodedImage = await state.codec.run(decode, opened, deep=order.encode_as == "PNG")
+        del opened  # Pillow's copy of the pixels, not to be held while the image waits
         for note in image.notes:
             log.warning("image_note", note=note)
         answer = await _on_device(state, order, image, deadline, timings)
@@ -168,7 +170,7 @@ async def _on_device(
 
 def _conclude(image: DecodedImage, answer: Answer, order: Order, timings: Timings) -> Outcome:
     suspicion = judge(image.pixels, answer.purified, answer.undefended, answer.defended)
-    file = None if order.encode_as is None else encode(answer.purified, image.alpha, order.encode_as)
+    file = None if order.encode_as is None else encode(answer.purified, image.alpha, order.encode_as, image.profile)
     mask, undefended_mask = _mask_file(answer.defended), _mask_file(answer.undefended)
     return Outcome(image.width, image.height, file, mask, undefended_mask, answer, suspicion, timings)
 

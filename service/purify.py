@@ -38,7 +38,8 @@ async def purify(
     query: Annotated[PurifyQuery, Query()],
     state: Annotated[ServiceState, Depends(state_of)],
 ) -> Response:
-    """Send a picture, get it back with adversarial perturbations washed out, upright and in sRGB, of the same size.
+    """Send a picture, get it back with adversarial perturbations washed out: of the same size, upright, in its
+    own colour profile, with 16 bits a channel where it is a PNG that has them.
 
     With `Accept: application/json` the answer holds the image as base64 PNG together with the report.
     """

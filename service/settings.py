@@ -54,13 +54,16 @@ class Settings(BaseSettings):
     max_body_bytes_in_flight: int = Field(
         default=320 * MEBI, ge=1, description="bodies held at one time, all requests together"
     )
-    max_pixels: int = Field(default=4 * MEBI, ge=1, le=MOST_PIXELS, description="largest image, in pixels")
+    max_pixels: int = Field(default=25 * MEBI, ge=1, le=MOST_PIXELS, description="largest image, in pixels")
     max_pixels_in_flight: int = Field(
         default=32 * MEBI, ge=1, description="decoded pixels held at one time, all requests"
     )
     max_waiting: int = Field(default=512, ge=1, description="images that may wait for the device")
     batch_pixels: int = Field(
         default=0, ge=0, description="pixels of one model run, draws counted; 0: 1 Mi on a CPU, 8 Mi else"
+    )
+    tile_pixels: int = Field(
+        default=4 * MEBI, ge=1, description="an image of more pixels is purified in overlapping tiles of batch_pixels"
     )
     max_draws: int = Field(default=16, ge=1, le=64, description="most noisy draws that one request may ask for")
     request_timeout_s: float = Field(default=60.0, gt=0, description="seconds before an unanswered request gets a 504")

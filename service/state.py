@@ -11,7 +11,8 @@ from model_store.errors import NrpError
 from service.admission import Allowance
 from service.batcher import Batcher
 from service.codec import Codec
-from service.engine import Answer, Engine, Job
+from service.engine import Engine
+from service.job import Answer, Job
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -31,7 +32,7 @@ class ServiceState:
         self.codec = Codec(settings.codec_threads)
         self.batcher: Batcher[Job, Answer] = Batcher(
             engine.run,
-            budget=engine.batch_pixels,
+            budget=lambda: engine.budget.now,
             max_waiting=settings.max_waiting,
             on_batch=self.metrics.batch_images.observe,
         )

@@ -21,8 +21,9 @@ from model_store.store import SHIPPED, ModelStore
 from service.downstream import Segmenter
 from service.downstream_loading import KINDS, load_downstream
 from service.downstreams import Downstreams, load_downstreams
-from service.engine import Engine, Job
+from service.engine import Engine
 from service.errors import NoDownstreamError, NonFiniteOutputError
+from service.job import Job
 from tests.service.scenes import SIDE, Blackout, SceneEngine, Shades
 
 

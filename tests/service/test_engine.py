@@ -14,9 +14,10 @@ from model_store.card import Card
 from model_store.errors import TamperedWeightsError, UnavailableDeviceError, UnknownModelError
 from model_store.inference import InferenceMode
 from model_store.store import ModelStore
-from service.engine import LOADED_PURIFIERS, Engine, Job
+from service.engine import LOADED_PURIFIERS, Engine
 from service.errors import NonFiniteOutputError, OutOfDeviceMemoryError
 from service.isolation import run_isolated
+from service.job import Job
 
 NOISY = InferenceMode(noise_std=0.2, draws=5)
 
