@@ -15,6 +15,7 @@ from service.engine import Engine
 from service.problems import install_problem_handlers
 from service.settings import Settings
 from service.state import ServiceState
+from service.v2 import routes as inference_protocol
 
 DESCRIPTION = (
     "Purifies images of adversarial perturbations before a vision model sees them, with the method NRP "
@@ -34,7 +35,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     )
     app.state.service = state
     install_problem_handlers(app)
-    for room in (purify, classify, models, health, page):
+    for room in (purify, classify, models, health, page, inference_protocol):
         app.include_router(room.router)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, in_flight=state.bodies)
     app.add_middleware(RequestContext, metrics=state.metrics)  # added last: outermost

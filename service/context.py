@@ -16,7 +16,7 @@ from service.metrics import Metrics
 from service.problems import unexpected_problem
 from service.record import RequestRecord, begin_record
 
-_PROBES = frozenset({"/health/live", "/health/ready", "/metrics"})
+_PROBES = frozenset({"/health/live", "/health/ready", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
 log = structlog.get_logger()
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from fastapi import Request
 
 from model_store.card import Card
+from service.connection import carry_out
 from service.engine import Answer, Engine, Job
-from service.errors import ClientDisconnectedError, DeadlineExceededError, UnknownNameError
+from service.errors import UnknownNameError
 from service.images import DecodedImage, ImageFormat, OpenedImage, decode, encode, open_image
 from service.options import NamedMode, PurifyQuery, choose_mode, choose_seed
 from service.record import record_of
 from service.state import ServiceState
 from service.suspicion import Suspicion, judge
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -97,14 +95,10 @@ async def answer_request(request: Request, state: ServiceState, order: Order, da
     """
     facts = record_of(request.scope).facts
     facts.update(purifier=order.card.name, mode=order.mode.name, draws=order.mode.mode.draws, seed=order.seed)
-    within = state.settings.request_timeout_s
-    deadline = asyncio.get_running_loop().time() + within
-    try:
-        async with asyncio.timeout_at(deadline):
-            outcome = await _while_connected(request, _work(state, order, data, deadline, facts))
-    except TimeoutError as error:
-        raise DeadlineExceededError(f"no answer within {within:g} s; retry later or send a smaller image") from error
-    _measure(state, outcome)
+    outcome = await carry_out(
+        request, state.settings.request_timeout_s, lambda deadline: _work(state, order, data, deadline, facts)
+    )
+    measure(state, outcome.timings, [outcome.suspicion])
     return outcome
 
 
@@ -144,37 +138,12 @@ def _conclude(image: DecodedImage, answer: Answer, encode_as: ImageFormat | None
     return suspicion, None if encode_as is None else encode(answer.purified, image.alpha, encode_as)
 
 
-def _measure(state: ServiceState, outcome: Outcome) -> None:
-    for stage, ms in outcome.timings.stages.items():
+def measure(state: ServiceState, timings: Timings, suspicions: Sequence[Suspicion]) -> None:
+    """Count one request's stages and its images' suspicions in the metrics."""
+    for stage, ms in timings.stages.items():
         state.metrics.stage_seconds.labels(stage).observe(ms / 1000)
-    state.metrics.suspicion.observe(outcome.suspicion.score)
     threshold = state.settings.suspicion_threshold
-    if threshold is not None and outcome.suspicion.score >= threshold:
-        state.metrics.suspicious.inc()
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of ``work``, which is cancelled when the client disconnects first.
-
-    Returns only when the work has ended either way, so that what it held has been given back.
-    """
-    task = asyncio.create_task(work)
-    watch = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnectedError("the client went away before its answer was ready")
-        return task.result()
-    finally:
-        both = {task, watch}
-        for unfinished in both:
-            unfinished.cancel()
-        await asyncio.wait(both)
-        for ended in both:  # whatever came of the one that lost the race counts as read
-            _ = ended.cancelled() or ended.exception()
-
-
-async def _disconnected(request: Request) -> None:
-    """Return when the client is gone. The body must have been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    for suspicion in suspicions:
+        state.metrics.suspicion.observe(suspicion.score)
+        if threshold is not None and suspicion.score >= threshold:
+            state.metrics.suspicious.inc()
