@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from model_store.card import Card
+from service.activation import Change
 from service.options import NamedMode
 from service.suspicion import Suspicion
 
@@ -104,6 +105,28 @@ class ServedModels(BaseModel):
     classifier: str = Field(description="the downstream classifier")
     labels: int = Field(description="how many labels the classifier knows")
     models: list[ServedModel]
+
+
+class ModelVersion(BaseModel):
+    """A model and its weights."""
+
+    name: str
+    sha256: str
+
+
+class ActivateAnswer(BaseModel):
+    """``POST /models/{name}/activate``."""
+
+    purifier: ModelVersion = Field(description="the default purifier now")
+    before: ModelVersion = Field(description="the default purifier until now")
+
+    @classmethod
+    def of(cls, change: Change) -> Self:
+        now, before = change.now, change.before
+        return cls(
+            purifier=ModelVersion(name=now.name, sha256=now.sha256),
+            before=ModelVersion(name=before.name, sha256=before.sha256),
+        )
 
 
 class Health(BaseModel):

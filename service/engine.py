@@ -9,18 +9,19 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
+from model_store.card import Card
 from model_store.devices import device_named
 from model_store.errors import ModelStoreError, UnknownModelError
 from model_store.inference import InferenceMode, compressed, noisy_draws, seeded
 from model_store.pixels import to_bytes, to_float
-from model_store.store import ModelStore
+from model_store.store import LoadedModel, ModelStore
 from service.device import choose_batch_pixels, choose_precision
 from service.downstream import Classifier, load_classifier
 from service.errors import DeadlineExceededError, NonFiniteOutputError, OutOfDeviceMemoryError
@@ -118,6 +119,7 @@ class Engine:
             card = self._store.card(settings.purifier)
             raise UnknownModelError(f"{card.name!r} is a {card.task}, not a purifier; choose another NRP_PURIFIER")
         self._loaded: OrderedDict[str, nn.Module] = OrderedDict()
+        self._retiring: list[str] = []
         self._purifier(settings.purifier)
         self._classifier = load_classifier(settings.classifier, self._store) if classify else None
         if self._classifier is not None:
@@ -141,8 +143,48 @@ class Engine:
 
     def warm_up(self) -> None:
         """Run the default models once, so that the first request does not pay for kernel selection."""
+        self._try_out(self.default_purifier)
+
+    def install(self, loaded: LoadedModel) -> None:
+        """Warm a verified purifier up, and run it from now on in place of any that is loaded under its name.
+
+        On the device thread. What the warm-up raises leaves everything as it was. It becomes the default by ``offer``.
+        """
+        name = loaded.card.name
+        before = self._loaded.get(name)
+        self._loaded[name] = self._place(loaded.module)
+        try:
+            self._try_out(name)
+        except BaseException:
+            del self._loaded[name]
+            if before is not None:
+                self._loaded[name] = before
+            raise
+
+    def offer(self, purifiers: Mapping[str, Card], default: str) -> None:
+        """Offer these purifiers from now on. In the event loop, where no request sees half of the change.
+
+        The default until now stays loaded for those who were promised it, until ``forget``.
+        """
+        if default != self.default_purifier:
+            self._retiring.append(self.default_purifier)
+        others = {name: card for name, card in self.cards.items() if card.task != "purifier"}
+        self.purifiers = dict(purifiers)
+        self.cards = dict(sorted({**purifiers, **others}.items()))
+        self.default_purifier = default
+
+    def forget(self, names: frozenset[str]) -> None:
+        """Free these purifiers, but not the default nor one that was it again since. On the device thread."""
+        for name in names:
+            if name in self._retiring:
+                self._retiring.remove(name)
+            if name not in {self.default_purifier, *self._retiring}:
+                self._loaded.pop(name, None)
+        self._release_memory()
+
+    def _try_out(self, purifier: str) -> None:
         pixels = torch.zeros(3, WARM_UP_SIDE, WARM_UP_SIDE, dtype=torch.uint8)
-        outcome = self.run([Job(pixels, self.default_purifier, InferenceMode(noise_std=0.1), 0, classify=True)])[0]
+        outcome = self.run([Job(pixels, purifier, InferenceMode(noise_std=0.1), 0, classify=True)])[0]
         if isinstance(outcome, Exception):
             raise outcome
 
@@ -252,7 +294,8 @@ class Engine:
         if name not in self._loaded:
             self._loaded[name] = self._place(self._store.load(name).module)
             for other in list(self._loaded):
-                if len(self._loaded) > LOADED_PURIFIERS and other not in {name, self.default_purifier}:
+                kept = {name, self.default_purifier, *self._retiring}
+                if len(self._loaded) > LOADED_PURIFIERS and other not in kept:
                     del self._loaded[other]
         self._loaded.move_to_end(name)
         return self._loaded[name]
