@@ -105,9 +105,11 @@ class Server:
 @pytest.fixture
 def server(store_root: Path, tmp_path: Path) -> Iterator[Any]:
     running = Server(store_root, tmp_path / "log")
-    running.wait_until_ready()
-    yield running
-    running.stop()
+    try:
+        running.wait_until_ready()
+        yield running
+    finally:
+        running.stop()
 
 
 def test_it_serves_refuses_leaves_nobody_behind_and_drains(
