@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from model_store.card import Card
+from service.activation import Change
 from service.findings import Detections
 from service.masks import MaskFile
 from service.options import NamedMode
@@ -175,6 +176,28 @@ class ServedModels(BaseModel):
     segmenter: str | None = Field(description="the downstream segmenter; null where there is none")
     detector: str | None = Field(description="the downstream detector; null where there is none")
     models: list[ServedModel]
+
+
+class ModelVersion(BaseModel):
+    """A model and its weights."""
+
+    name: str
+    sha256: str
+
+
+class ActivateAnswer(BaseModel):
+    """``POST /models/{name}/activate``."""
+
+    purifier: ModelVersion = Field(description="the default purifier now")
+    before: ModelVersion = Field(description="the default purifier until now")
+
+    @classmethod
+    def of(cls, change: Change) -> Self:
+        now, before = change.now, change.before
+        return cls(
+            purifier=ModelVersion(name=now.name, sha256=now.sha256),
+            before=ModelVersion(name=before.name, sha256=before.sha256),
+        )
 
 
 class Health(BaseModel):

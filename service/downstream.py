@@ -43,6 +43,11 @@ class Downstream(ABC):
     kind: ClassVar[Kind]
     averages: ClassVar[bool]  # over noisy draws; else it is asked once, about the mean purified image
 
+    @property
+    def scales(self) -> bool:
+        """Whether it brings large images to a size of its own, so that what it takes is bounded."""
+        return True
+
     @abstractmethod
     def inputs(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [0,1] of any size, brought to the model's."""
@@ -92,6 +97,10 @@ class Classifier(Downstream):
         """A strip loses its far ends first: scaled up whole, as torchvision's transforms would, it would fill the
         memory."""
         return self.prepare(centre(images, LONGEST_ASPECT * min(images.shape[-2:])))
+
+    @property
+    def scales(self) -> bool:
+        return self.crop is not None
 
     def extent(self, height: int, width: int) -> int:
         return height * width if self.crop is None else self.crop**2

@@ -8,18 +8,19 @@ than ``tile_pixels`` goes through its purifier in tiles, as does one that does n
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 import structlog
 import torch
 from torch import Tensor, nn
 
+from model_store.card import Card
 from model_store.devices import device_named, place
 from model_store.errors import ModelStoreError, UnknownModelError
 from model_store.inference import InferenceMode
 from model_store.official import Kind
-from model_store.store import ModelStore
+from model_store.store import LoadedModel, ModelStore
 from service.batch import Batch
 from service.budget import PixelBudget, is_out_of_memory
 from service.device import choose_batch_pixels, choose_precision
@@ -48,7 +49,7 @@ class Engine:
         self.device = device_named(settings.device)
         self.precision = choose_precision(settings.precision, self.device)
         self.budget = PixelBudget(choose_batch_pixels(settings.batch_pixels, self.device))
-        self._tile_pixels = settings.tile_pixels
+        self.tile_pixels = settings.tile_pixels
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self._store = ModelStore(settings.model_store)
@@ -59,6 +60,7 @@ class Engine:
             card = self._store.card(settings.purifier)
             raise UnknownModelError(f"{card.name!r} is a {card.task}, not a purifier; choose another NRP_PURIFIER")
         self._loaded: OrderedDict[str, nn.Module] = OrderedDict()
+        self._retiring: list[str] = []
         self._purifier(settings.purifier)
         models = load_downstreams(settings, self._store, tasks)
         self.downstreams = Downstreams(models, self.device, self.precision)
@@ -83,12 +85,51 @@ class Engine:
 
     def warm_up(self) -> None:
         """Run the default models once, so that the first request does not pay for kernel selection."""
-        pixels = torch.zeros(3, WARM_UP_SIDE, WARM_UP_SIDE, dtype=torch.uint8)
-        mode = InferenceMode(noise_std=0.1)
         for task in self.downstreams.kinds or (None,):
-            outcome = self.run([Job(pixels, self.default_purifier, mode, 0, task)])[0]
-            if isinstance(outcome, Exception):
-                raise outcome
+            self._try_out(self.default_purifier, task)
+
+    def install(self, loaded: LoadedModel) -> None:
+        """Warm a verified purifier up, and run it from now on in place of any that is loaded under its name.
+
+        On the device thread. What the warm-up raises leaves everything as it was. It becomes the default by ``offer``.
+        """
+        name = loaded.card.name
+        before = self._loaded.get(name)
+        self._loaded[name] = place(loaded.module, self.device)
+        try:
+            self._try_out(name)
+        except BaseException:
+            del self._loaded[name]
+            if before is not None:
+                self._loaded[name] = before
+            raise
+
+    def offer(self, purifiers: Mapping[str, Card], default: str) -> None:
+        """Offer these purifiers from now on. In the event loop, where no request sees half of the change.
+
+        The default until now stays loaded for those who were promised it, until ``forget``.
+        """
+        if default != self.default_purifier:
+            self._retiring.append(self.default_purifier)
+        others = {name: card for name, card in self.cards.items() if card.task != "purifier"}
+        self.purifiers = dict(purifiers)
+        self.cards = dict(sorted({**purifiers, **others}.items()))
+        self.default_purifier = default
+
+    def forget(self, names: frozenset[str]) -> None:
+        """Free these purifiers, but not the default nor one that was it again since. On the device thread."""
+        for name in names:
+            if name in self._retiring:
+                self._retiring.remove(name)
+            if name not in {self.default_purifier, *self._retiring}:
+                self._loaded.pop(name, None)
+        self._release_memory()
+
+    def _try_out(self, purifier: str, task: Kind | None = None) -> None:
+        pixels = torch.zeros(3, WARM_UP_SIDE, WARM_UP_SIDE, dtype=torch.uint8)
+        outcome = self.run([Job(pixels, purifier, InferenceMode(noise_std=0.1), 0, task)])[0]
+        if isinstance(outcome, Exception):
+            raise outcome
 
     def run(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
         """One outcome a job; the jobs share purifier and shape.
@@ -101,7 +142,7 @@ class Engine:
         except ModelStoreError as error:
             return [error] * len(jobs)
         pixels = jobs[0].pixels_charged
-        tiling = self._tiling(module, jobs[0]) if pixels > self._tile_pixels else None
+        tiling = self._tiling(module, jobs[0]) if pixels > self.tile_pixels else None
         size = 1 if tiling else max(1, self.budget.now // pixels)
         while True:
             try:
@@ -150,8 +191,7 @@ class Engine:
 
     def _give_way(self, tried: int) -> None:
         """After an out-of-memory in a run of ``tried`` pixels."""
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._release_memory()
         self.budget.lower(tried)
         log.warning("out_of_memory", tried_pixels=tried, next_pixels=self.budget.now)
 
@@ -171,7 +211,8 @@ class Engine:
         if name not in self._loaded:
             self._loaded[name] = place(self._store.load(name).module, self.device)
             for other in list(self._loaded):
-                if len(self._loaded) > LOADED_PURIFIERS and other not in {name, self.default_purifier}:
+                kept = {name, self.default_purifier, *self._retiring}
+                if len(self._loaded) > LOADED_PURIFIERS and other not in kept:
                     del self._loaded[other]
         self._loaded.move_to_end(name)
         return self._loaded[name]

@@ -17,7 +17,10 @@ NrpError                            (model_store.errors) raised on purpose; its 
    │  ├─ UnreadableImageError       an image of a supported format, but empty, broken or truncated
    │  ├─ TooManyPixelsError         the header announces more pixels than max_pixels
    │  ├─ AnimatedImageError         more than one frame
-   │  └─ UnencodableImageError      the format asked for cannot hold an image of this size
+   │  ├─ UnencodableImageError      the format asked for cannot hold an image of this size
+   │  ├─ MalformedInferenceError    a request of the Open Inference Protocol is broken or asks for what is not served
+   │  ├─ ForbiddenError             an operator's route, and the admin key is unset, missing or wrong
+   │  └─ UnusableCheckpointError    a model of the store cannot be put in service
    ├─ ClientDisconnectedError       nobody is waiting for the answer any more
    ├─ OverloadedError               no room now; retry_after says when to come back
    ├─ DeadlineExceededError         the answer would come later than request_timeout_s
@@ -100,6 +103,18 @@ class UnencodableImageError(RequestError):
     """The format asked for cannot hold this image."""
 
 
+class MalformedInferenceError(RequestError):
+    """A request of the Open Inference Protocol cannot be understood or honoured."""
+
+
+class ForbiddenError(RequestError):
+    """The route is the operator's and the caller has not shown the admin key."""
+
+
+class UnusableCheckpointError(RequestError):
+    """A model of the store cannot be put in service; what was in service still is."""
+
+
 class ClientDisconnectedError(ServiceError):
     """The client went away."""
 
@@ -172,6 +187,9 @@ HTTP_MEANINGS: Mapping[type[Exception], HttpMeaning] = MappingProxyType(
         TooManyPixelsError: HttpMeaning(422, "too-many-pixels", "Too many pixels"),
         AnimatedImageError: HttpMeaning(422, "animated-image", "Animated image"),
         UnencodableImageError: HttpMeaning(422, "unencodable-image", "Format cannot hold this image"),
+        MalformedInferenceError: HttpMeaning(400, "malformed-inference", "Malformed inference request"),
+        ForbiddenError: HttpMeaning(403, "forbidden", "Forbidden"),
+        UnusableCheckpointError: HttpMeaning(409, "unusable-checkpoint", "Checkpoint cannot be put in service"),
         ClientDisconnectedError: HttpMeaning(CLIENT_CLOSED_REQUEST, "client-closed-request", "Client closed request"),
         OverloadedError: HttpMeaning(429, "overloaded", "Too many requests in flight"),
         DeadlineExceededError: HttpMeaning(504, "deadline-exceeded", "Deadline exceeded"),

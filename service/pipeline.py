@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from fastapi import Request
 
 from model_store.card import Card
 from model_store.official import Kind
+from service.connection import carry_out
 from service.downstream import Downstream
 from service.engine import Engine
-from service.errors import ClientDisconnectedError, DeadlineExceededError, UnknownNameError
+from service.errors import TooManyPixelsError, UnknownNameError
 from service.findings import ClassMask, Finding
 from service.images import DecodedImage, ImageFormat, OpenedImage, decode, encode, open_image
 from service.job import Answer, Job
@@ -25,8 +25,6 @@ from service.options import DownstreamQuery, NamedMode, PurifyQuery, choose_mode
 from service.record import record_of
 from service.state import ServiceState
 from service.suspicion import Suspicion, judge
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -113,6 +111,18 @@ def make_order(
     return Order(card, mode, choose_seed(query.seed), task, compare, encode_as)
 
 
+def check_size(engine: Engine, order: Order, width: int, height: int) -> None:
+    """Raises TooManyPixelsError where the model that ``order`` asks would fill the memory with such an image."""
+    if order.task is None:
+        return
+    model = engine.downstream(order.task)
+    if not model.scales and width * height > engine.tile_pixels:
+        raise TooManyPixelsError(
+            f"the image is {width}x{height} pixels; {model.name} looks at images as they are and takes "
+            f"{engine.tile_pixels} in all: make it smaller"
+        )
+
+
 def _check_model(model: Downstream, query: PurifyQuery) -> None:
     asked = query.model if isinstance(query, DownstreamQuery) else None
     if asked is not None and asked != model.name:
@@ -126,14 +136,10 @@ async def answer_request(request: Request, state: ServiceState, order: Order, da
     """
     facts = record_of(request.scope).facts
     facts.update(purifier=order.card.name, mode=order.mode.name, draws=order.mode.mode.draws, seed=order.seed)
-    within = state.settings.request_timeout_s
-    deadline = asyncio.get_running_loop().time() + within
-    try:
-        async with asyncio.timeout_at(deadline):
-            outcome = await _while_connected(request, _work(state, order, data, deadline, facts))
-    except TimeoutError as error:
-        raise DeadlineExceededError(f"no answer within {within:g} s; retry later or send a smaller image") from error
-    _measure(state, outcome)
+    outcome = await carry_out(
+        request, state.settings.request_timeout_s, lambda deadline: _work(state, order, data, deadline, facts)
+    )
+    measure(state, outcome.timings, [outcome.suspicion])
     return outcome
 
 
@@ -142,6 +148,7 @@ async def _work(state: ServiceState, order: Order, data: bytes, deadline: float,
     with timings.measuring("decode"):
         opened: OpenedImage = await state.codec.run(open_image, data, state.settings.max_pixels)
     facts["pixels"] = opened.width * opened.height
+    check_size(state.engine, order, opened.width, opened.height)
     with state.pixels.holding(opened.charge):
         with timings.measuring("decode"):
             image: DecodedImage = await state.codec.run(decode, opened, deep=order.encode_as == "PNG")
@@ -179,37 +186,12 @@ def _mask_file(finding: Finding | None) -> MaskFile | None:
     return encode_mask(finding) if isinstance(finding, ClassMask) else None
 
 
-def _measure(state: ServiceState, outcome: Outcome) -> None:
-    for stage, ms in outcome.timings.stages.items():
+def measure(state: ServiceState, timings: Timings, suspicions: Sequence[Suspicion]) -> None:
+    """Count one request's stages and its images' suspicions in the metrics."""
+    for stage, ms in timings.stages.items():
         state.metrics.stage_seconds.labels(stage).observe(ms / 1000)
-    state.metrics.suspicion.observe(outcome.suspicion.score)
     threshold = state.settings.suspicion_threshold
-    if threshold is not None and outcome.suspicion.score >= threshold:
-        state.metrics.suspicious.inc()
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of ``work``, which is cancelled when the client disconnects first.
-
-    Returns only when the work has ended either way, so that what it held has been given back.
-    """
-    task = asyncio.create_task(work)
-    watch = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnectedError("the client went away before its answer was ready")
-        return task.result()
-    finally:
-        both = {task, watch}
-        for unfinished in both:
-            unfinished.cancel()
-        await asyncio.wait(both)
-        for ended in both:  # whatever came of the one that lost the race counts as read
-            _ = ended.cancelled() or ended.exception()
-
-
-async def _disconnected(request: Request) -> None:
-    """Return when the client is gone. The body must have been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    for suspicion in suspicions:
+        state.metrics.suspicion.observe(suspicion.score)
+        if threshold is not None and suspicion.score >= threshold:
+            state.metrics.suspicious.inc()

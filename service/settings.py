@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_store.store import SHIPPED
@@ -71,6 +71,10 @@ class Settings(BaseSettings):
         default=None,
         ge=0,
         description="suspicion from which an image counts as suspicious in the metrics; off by default",
+    )
+
+    admin_key: SecretStr | None = Field(
+        default=None, min_length=16, description="key that POST /models/{name}/activate asks for; off without one"
     )
 
     drain_delay_s: float = Field(

@@ -8,10 +8,13 @@ import structlog
 from fastapi import Request
 
 from model_store.errors import NrpError
+from model_store.store import ModelStore
+from service.activation import Activation
 from service.admission import Allowance
 from service.batcher import Batcher
 from service.codec import Codec
 from service.engine import Engine
+from service.in_flight import RequestsInFlight
 from service.job import Answer, Job
 from service.metrics import Metrics
 from service.settings import Settings
@@ -39,6 +42,10 @@ class ServiceState:
         retry_after = self.batcher.retry_after
         self.pixels = Allowance(settings.max_pixels_in_flight, "pixels in flight", retry_after)
         self.bodies = Allowance(settings.max_body_bytes_in_flight, "body bytes in flight", retry_after)
+        self.requests = RequestsInFlight()
+        self.activation = Activation(
+            ModelStore(settings.model_store), engine, self.batcher, self.codec, self.metrics, self.requests
+        )
         self.warm = False
         self.warm_up_failure: str | None = None
         self.draining = False
@@ -60,7 +67,7 @@ class ServiceState:
         stalled = self.batcher.busy_s > STALLED_TIMEOUTS * self.settings.request_timeout_s
         checks = {
             "draining: the service is shutting down": self.draining,
-            "the batch loop has ended; restart the service": not self.batcher.alive,
+            "the batch loop or its device thread has ended; restart the service": not self.batcher.alive,
             "the device has not answered for long; restart the service": stalled,
             f"warm-up failed: {self.warm_up_failure}": self.warm_up_failure is not None,
             "warming up": not self.warm and self.warm_up_failure is None,

@@ -13,7 +13,7 @@ from service.images import DecodedImage, open_image, read
 from service.isolation import run_isolated
 from service.job import Answer, Job
 from service.options import choose_seed
-from service.pipeline import Order
+from service.pipeline import Order, check_size
 
 WINDOW = 32
 WINDOW_PIXELS = 16 << 20  # with this much decoded ahead, and as much again on the device or being written
@@ -51,11 +51,10 @@ class Workbench:
 
         The next window is decoded while this one is on the device.
         """
-        deep = order.task is None
         windows = self._windows(sources)
-        coming = self._begin(next(windows, []), deep)
+        coming = self._begin(next(windows, []), order)
         while coming:
-            window, coming = coming, self._begin(next(windows, []), deep)
+            window, coming = coming, self._begin(next(windows, []), order)
             read_ones = [future.result() for future in window]
             window.clear()
             yield from (outcome for outcome in read_ones if isinstance(outcome, Failed))
@@ -83,16 +82,18 @@ class Workbench:
         except (OSError, NrpError):
             return 0
 
-    def _begin(self, window: Sequence[Path], deep: bool) -> list[Future[tuple[Path, DecodedImage] | Failed]]:
-        return [self.pool.submit(self._read, source, deep) for source in window]
+    def _begin(self, window: Sequence[Path], order: Order) -> list[Future[tuple[Path, DecodedImage] | Failed]]:
+        return [self.pool.submit(self._read, source, order) for source in window]
 
-    def _read(self, source: Path, deep: bool) -> tuple[Path, DecodedImage] | Failed:
+    def _read(self, source: Path, order: Order) -> tuple[Path, DecodedImage] | Failed:
         try:
-            return source, read(source.read_bytes(), self._max_pixels, deep=deep)
+            image = read(source.read_bytes(), self._max_pixels, deep=order.task is None)
+            check_size(self._engine, order, image.width, image.height)
         except OSError as error:
             return Failed(source, error.strerror or type(error).__name__)
         except NrpError as error:
             return Failed(source, str(error))
+        return source, image
 
     def _run(
         self, images: Sequence[tuple[Path, DecodedImage]], order: Order, seed: int | None
@@ -103,7 +104,7 @@ class Workbench:
             job = Job(image.pixels, order.card.name, order.mode.mode, own_seed, order.task, order.compare)
             buckets.setdefault(job.key, []).append((source, image, job))
         for bucket in buckets.values():
-            size = max(1, self._engine.batch_pixels // bucket[0][2].cost)
+            size = max(1, self._engine.budget.now // bucket[0][2].cost)
             for start in range(0, len(bucket), size):
                 part = bucket[start : start + size]
                 answers = run_isolated(self._engine.run, [job for _, _, job in part])
