@@ -57,7 +57,7 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         for arm in (
             Arm(OURS, "this service", "nrp", live="/health/live", batches="nrp_batch_images"),
             Arm("fastapi", "FastAPI and a thread a core, no batching", "service.bench.arms.plain"),
-            Arm("litserve", "LitServe", "service.bench.arms.lit", "litserve", form_field="request"),
+            Arm("litserve", "LitServe", "service.bench.arms.lit", "litserve"),
             Arm(
                 "bentoml", "BentoML", "service.bench.arms.bento", "bentoml", live="/livez", form_field="image",
                 batches="bentoml_service_adaptive_batch_size",
@@ -85,7 +85,12 @@ def environment(peers: Path | None, **variables: str) -> dict[str, str]:
     """What a process that is measured sees; none of this service's own settings, which the task decides."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NRP_")}
     places = [str(ROOT), *([str(peers.resolve())] if peers else []), kept.get("PYTHONPATH", "")]
-    return {**kept, **variables, "PYTHONPATH": os.pathsep.join(filter(None, places))}
+    programs = [str(peers.resolve() / "bin")] if peers else []  # mosec runs one of its own
+    paths = {
+        "PYTHONPATH": os.pathsep.join(filter(None, places)),
+        "PATH": os.pathsep.join([*programs, kept.get("PATH", os.defpath)]),
+    }
+    return {**kept, **variables, **paths}
 
 
 def command(arm: Arm, port: int) -> list[str]:
