@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from service.bench.figures import middle
-from service.bench.purification import Purification
+from service.bench.purification import Purification, file_of, pixels_of
 from service.bench.rows import Row, write_whole
 from service.bench.task import received_task
 
@@ -20,9 +20,9 @@ def measure(purification: Purification, image: bytes, batch: int, seconds: float
     took: list[float] = []
     while not took or time.perf_counter() - begun < seconds:
         since = time.perf_counter()
-        pixels = purification.run([purification.decode(image) for _ in range(batch)])
+        pixels = purification.run([pixels_of(image) for _ in range(batch)])
         for one in pixels:
-            purification.encode(one)
+            file_of(one)
         took.append(time.perf_counter() - since)
     total = time.perf_counter() - begun
     return {"goodput_per_s": batch * len(took) / total, "p50_ms": 1000 * middle(took), "runs": float(len(took))}

@@ -38,7 +38,7 @@ def page(report: Report, plots: Sequence[tuple[str, str]]) -> str:
         "of the published ones is; what its card's mode costs stands below.",
     ]
     parts += [f"![{title}](plots/{name})" for name, title in plots]
-    for section in (_load, _peers, _loop, _single, _soak, _absent):
+    for section in (_load, _drift, _peers, _loop, _single, _soak, _absent):
         parts += section(report)
     return "\n\n".join(parts) + "\n"
 
@@ -95,6 +95,20 @@ def _load(report: Report) -> list[str]:
         words = f"Closed loop, clients: {level}" if kind == "closed" else f"Open loop, {level} % of the arm's capacity"
         parts += [f"### {words}", table(["arm", *(head for head, _, _ in LOAD_COLUMNS)], lines)]
     return parts if rows else []
+
+
+def _drift(report: Report) -> list[str]:
+    """Memory at the end of an arm's last phase over that at the end of its first, a round each."""
+    lines = []
+    for arm in ARMS.values():
+        ends: dict[int, list[float]] = {}
+        for row in report.rows:
+            if (row.measure, row.subject) == ("load", arm.name) and "rss_end_mib" in row.figures:
+                ends.setdefault(row.round, []).append(row.figures["rss_end_mib"])
+        if ends:
+            lines.append((arm.words, spread([known[-1] / known[0] for known in ends.values()], 3)))
+    words = "Resident memory of all its processes, at the end of an arm's last phase over that at the end of its first."
+    return ["## Drift of memory", words, table(("arm", "drift"), lines)] if lines else []
 
 
 def _peers(report: Report) -> list[str]:

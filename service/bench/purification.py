@@ -8,13 +8,23 @@ from torch import Tensor
 
 from service.bench.task import Task
 from service.engine import Engine, Job
-from service.images import decode, encode, open_image
+from service.images import ImageFormat, decode, encode, open_image
 from service.isolation import run_isolated
 from service.options import PurifyQuery
 from service.pipeline import make_order
 from service.settings import MOST_PIXELS, Settings
 
-FASTEST_FORMAT = "PNG"
+FILE_FORMAT: ImageFormat = "PNG"
+
+
+def pixels_of(data: bytes) -> Tensor:
+    """An image file as uint8 (3, H, W)."""
+    return decode(open_image(data, MOST_PIXELS)).pixels
+
+
+def file_of(pixels: Tensor) -> bytes:
+    """uint8 (3, H, W) as a PNG file."""
+    return encode(pixels, None, FILE_FORMAT)
 
 
 class Purification:
@@ -25,19 +35,15 @@ class Purification:
         self.settings = Settings(
             model_store=task.store,
             purifier=task.purifier,
-            device=task.device,  # type: ignore[arg-type] - validated by Settings
+            device=task.device,
             threads=task.model_threads if threads is None else threads,
             max_pixels=MOST_PIXELS,
             max_pixels_in_flight=MOST_PIXELS,
         )
         self.engine = Engine(self.settings, classify=False)
         query = PurifyQuery(mode=task.mode, seed=task.seed)
-        self._order = make_order(self.engine, self.settings.max_draws, query, encode_as=FASTEST_FORMAT)
+        self._order = make_order(self.engine, self.settings.max_draws, query, encode_as=FILE_FORMAT)
         self.one(task.image())
-
-    def decode(self, data: bytes) -> Tensor:
-        """An image file as uint8 (3, H, W)."""
-        return decode(open_image(data, self.settings.max_pixels)).pixels
 
     def run(self, images: Sequence[Tensor]) -> list[Tensor]:
         """Purify images of equal shape together, uint8 (3, H, W). Raises what the engine says of any of them."""
@@ -50,10 +56,6 @@ class Purification:
             purified.append(outcome.purified)
         return purified
 
-    def encode(self, pixels: Tensor) -> bytes:
-        """uint8 (3, H, W) as a PNG file."""
-        return encode(pixels, None, FASTEST_FORMAT)
-
     def one(self, data: bytes) -> bytes:
         """One file in, one file out."""
-        return self.encode(self.run([self.decode(data)])[0])
+        return file_of(self.run([pixels_of(data)])[0])

@@ -18,7 +18,7 @@ from model_store.architectures import build
 from model_store.card import Card
 from model_store.store import ModelStore
 from service.bench.figures import middle
-from service.bench.purification import Purification
+from service.bench.purification import Purification, pixels_of
 from service.bench.rows import Row, write_whole
 from service.bench.task import Task, received_task
 
@@ -70,7 +70,7 @@ def published(name: str, task: Task, seconds: float) -> list[Row]:
         ours = Purification(task.model_copy(update={"store": store.root, "purifier": name, "mode": "static"}))
     device = ours.engine.device
     module = module.to(device)
-    pixels = ours.decode(task.image())
+    pixels = pixels_of(task.image())
     image = (pixels.float() / 255)[None].to(device)
 
     @torch.no_grad()
@@ -94,7 +94,7 @@ def default(task: Task, seconds: float) -> list[Row]:
     rows = []
     for mode, setting in (("static", "ours"), ("default", "ours, its card's mode")):
         ours = Purification(task.model_copy(update={"mode": mode}))
-        pixels = ours.decode(task.image())
+        pixels = pixels_of(task.image())
         took = timed(lambda ours=ours, pixels=pixels: ours.run([pixels]), ours.engine.device, seconds)  # type: ignore[misc]
         rows.append(Row(measure="single", subject="default", setting=setting, figures=figures(took)))
     return rows

@@ -11,6 +11,8 @@ from pathlib import Path
 from PIL import Image, ImageFilter
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.settings import DeviceName
+
 VARIABLE = "NRP_BENCH_TASK"
 BUDGET_PIXELS = 1 << 20
 MOST_IN_A_BATCH = 32
@@ -24,7 +26,7 @@ class Task(BaseModel):
     store: Path
     purifier: str
     mode: str = "static"
-    device: str = "cpu"
+    device: DeviceName = "cpu"
     side: int = Field(default=224, ge=16)
     seed: int = 0
     threads: int = Field(default=0, ge=0, description="CPU threads of one model run; 0: as many as there are cores")

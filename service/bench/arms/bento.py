@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from bentoml.validators import ContentType
 
-from service.bench.purification import Purification
+from service.bench.purification import Purification, file_of, pixels_of
 from service.bench.task import received_task
 
 LONGEST_S = 60
@@ -39,15 +39,12 @@ class Front:
 
     device = bentoml.depends(Device)
 
-    def __init__(self) -> None:
-        self.purification = Purification(TASK, threads=1)
-
     @bentoml.api(route="/purify")
     async def purify(self, image: Path) -> Annotated[bytes, ContentType("image/png")]:
         """A PNG file in, a PNG file out."""
-        pixels = await asyncio.to_thread(lambda: self.purification.decode(image.read_bytes()))
+        pixels = await asyncio.to_thread(lambda: pixels_of(image.read_bytes()))
         purified = await self.device.to_async.run(pixels.numpy()[None])
-        return await asyncio.to_thread(self.purification.encode, torch.from_numpy(purified[0].copy()))
+        return await asyncio.to_thread(file_of, torch.from_numpy(purified[0].copy()))
 
 
 if __name__ == "__main__":

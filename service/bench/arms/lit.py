@@ -9,7 +9,7 @@ import litserve
 from fastapi import Depends, Request, Response
 from torch import Tensor
 
-from service.bench.purification import Purification
+from service.bench.purification import Purification, file_of, pixels_of
 from service.bench.task import received_task
 
 
@@ -27,7 +27,7 @@ class PurifyAPI(litserve.LitAPI):
 
     def decode_request(self, request: Annotated[bytes, Depends(body_of)]) -> Tensor:
         """A PNG file as uint8 (3, H, W)."""
-        return self.purification.decode(request)
+        return pixels_of(request)
 
     def batch(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """A list, since images need not be of one shape."""
@@ -43,7 +43,7 @@ class PurifyAPI(litserve.LitAPI):
 
     def encode_response(self, output: Tensor) -> Response:
         """A PNG file."""
-        return Response(self.purification.encode(output), media_type="image/png")
+        return Response(file_of(output), media_type="image/png")
 
 
 if __name__ == "__main__":

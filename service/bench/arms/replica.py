@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from torch import Tensor
 
-from service.bench.purification import Purification
+from service.bench.purification import Purification, file_of, pixels_of
 from service.bench.task import Task, received_task
 
 
@@ -30,9 +30,9 @@ def deployment(task: Task) -> serve.Deployment:
             return await asyncio.to_thread(self.purification.run, images)
 
         async def __call__(self, request: Request) -> Response:
-            pixels = await asyncio.to_thread(self.purification.decode, await request.body())
+            pixels = await asyncio.to_thread(pixels_of, await request.body())
             purified = await self.run(pixels)
-            return Response(await asyncio.to_thread(self.purification.encode, purified), media_type="image/png")
+            return Response(await asyncio.to_thread(file_of, purified), media_type="image/png")
 
     return Replica
 

@@ -10,15 +10,12 @@ import torch
 from mosec import Server, Worker, runtime
 from torch import Tensor
 
-from service.bench.purification import Purification
+from service.bench.purification import Purification, file_of, pixels_of
 from service.bench.task import received_task
 
 
 class Decode(Worker):
     """A file to pixels."""
-
-    def __init__(self) -> None:
-        self.purification = Purification(received_task(), threads=1)
 
     def deserialize(self, data: bytes) -> bytes:
         """The body as it came."""
@@ -26,7 +23,7 @@ class Decode(Worker):
 
     def forward(self, data: bytes) -> Tensor:
         """uint8 (3, H, W)."""
-        return self.purification.decode(data)
+        return pixels_of(data)
 
 
 class Purify(Worker):
@@ -45,12 +42,9 @@ class Encode(Worker):
 
     resp_mime_type = "image/png"
 
-    def __init__(self) -> None:
-        self.purification = Purification(received_task(), threads=1)
-
     def forward(self, data: Tensor) -> bytes:
         """A PNG file."""
-        return self.purification.encode(torch.as_tensor(data))
+        return file_of(torch.as_tensor(data))
 
     def serialize(self, data: bytes) -> bytes:
         """The file as it is."""

@@ -14,7 +14,14 @@ ReportOf = Callable[..., Report]
 
 
 def full(report_of: ReportOf) -> Report:
-    figures = {"goodput_per_s": 9.5, "p50_ms": 100.0, "p99_ms": 200.0, "rejected": 0.0, "rss_peak_mib": 500.0}
+    figures = {
+        "goodput_per_s": 9.5,
+        "p50_ms": 100.0,
+        "p99_ms": 200.0,
+        "rejected": 0.0,
+        "rss_peak_mib": 500.0,
+        "rss_end_mib": 480.0,
+    }
     rows = [
         Row(
             measure="load",
@@ -65,6 +72,7 @@ def test_the_page_says_all_that_was_measured_and_what_was_not(report_of: ReportO
     assert "![By clients](plots/serving-clients.png)" in text
     assert "| Ray Serve | not installed: pip install |" in text
     assert "| mosec | 1.00 |" in text
+    assert "| mosec | 1.000 (1.000 to 1.000) |" in text
     assert "Best: batch 8" in text
     assert "| nrp | authors | 12.0 | 11.0 to 13.0 | 3 | - |" in text
     assert "| nrp | ours, batch | 5.0 | - | 1 | 61% |" in text

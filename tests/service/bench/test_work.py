@@ -11,7 +11,7 @@ import torch
 
 from service.bench import loop, single
 from service.bench.arms.plain import create_app
-from service.bench.purification import Purification
+from service.bench.purification import Purification, pixels_of
 from service.bench.rows import Row
 from service.bench.task import Task
 from service.bench.trial import difference
@@ -31,7 +31,7 @@ def test_the_peers_batches_hold_as_many_pixels_as_ours(plain: Task) -> None:
 def test_the_identity_gives_back_the_picture(plain: Task) -> None:
     purification = Purification(plain)
     assert difference(purification.one(plain.image()), plain.image()) == 0
-    pixels = purification.decode(plain.image())
+    pixels = pixels_of(plain.image())
     assert [torch.equal(pixels, one) for one in purification.run([pixels, pixels])] == [True, True]
 
 
