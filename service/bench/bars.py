@@ -68,7 +68,8 @@ def setting_of(phase: Phase) -> str:
 def best_loop(report: Report) -> tuple[str, float] | None:
     """The batch at which the loop without HTTP is fastest, and its images a second: the median over rounds."""
     settings = {row.setting for row in report.rows if row.measure == "loop" and row.subject == "loop"}
-    found = {setting: middle(report.values("loop", "loop", setting, GOODPUT)) for setting in settings}
+    known = {setting: report.values("loop", "loop", setting, GOODPUT) for setting in settings}
+    found = {setting: middle(values) for setting, values in known.items() if values}
     return max(found.items(), key=lambda item: item[1]) if found else None
 
 
