@@ -7,11 +7,10 @@ import os
 import random
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image, ImageFilter
 from pydantic import BaseModel, ConfigDict, Field
-
-from service.settings import DeviceName
 
 VARIABLE = "NRP_BENCH_TASK"
 BUDGET_PIXELS = 1 << 20
@@ -26,7 +25,7 @@ class Task(BaseModel):
     store: Path
     purifier: str
     mode: str = "static"
-    device: DeviceName = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     side: int = Field(default=224, ge=16)
     seed: int = 0
     threads: int = Field(default=0, ge=0, description="CPU threads of one model run; 0: as many as there are cores")

@@ -203,10 +203,17 @@ def test_a_server_that_is_not_there_is_a_sample_too() -> None:
 
 def test_probes_run_beside_the_load_and_end_with_it() -> None:
     found: list[Sample] = []
+    asked, third = 0, asyncio.Event()
+
+    async def counting(_: bytes, body: bytes) -> bytes:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            third.set()
+        return answered(body)
 
     async def load() -> list[Sample]:
-        while len(found) < 3:
-            await asyncio.sleep(0.005)
+        await third.wait()
         return []
 
     async def work(_: Tiny, port: int) -> None:
@@ -214,11 +221,12 @@ def test_probes_run_beside_the_load_and_end_with_it() -> None:
         await beside(load(), probing(target, "/health", 0.01, found))
         target.close()
         count = len(found)
+        assert count >= 2
         assert {sample.status for sample in found} == {200}
         await asyncio.sleep(0.05)
         assert len(found) == count
 
-    against(echo, work)
+    against(counting, work)
 
 
 def test_an_error_in_the_load_is_not_swallowed() -> None:
