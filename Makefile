@@ -4,7 +4,7 @@ DATA ?= ../shared/data
 STORE ?= model_store/weights
 BIN := .venv/bin
 
-.PHONY: serve test check train victims evaluate suite clean
+.PHONY: serve test check train victims evaluate suite bench clean
 
 serve: .venv/.runtime
 	$(BIN)/nrp serve
@@ -50,6 +50,10 @@ suite: .venv/.evaluate
 	$(BIN)/nrp evaluate --suite $(SUITE) --card --store $(STORE) \
 	  --data $(DATA)/imagenette2-160/val --data $(DATA)/camvid --data $(DATA)/bccd
 
+# docs/results/serving.md again: half an hour on an idle machine. BENCH=--quick takes a minute and goes to out/bench.
+bench: .venv/.bench
+	$(BIN)/nrp bench --peers .venv/peers $(BENCH)
+
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
@@ -64,6 +68,11 @@ clean:
 
 .venv/.evaluate: .venv/.runtime requirements/evaluate.txt
 	$(BIN)/pip install --requirement requirements/evaluate.txt
+	touch $@
+
+# The other servers live apart: one of them pins another release of a package that the service has.
+.venv/.bench: .venv/.evaluate requirements/bench.txt
+	$(BIN)/pip install --no-deps --upgrade --target .venv/peers --requirement requirements/bench.txt
 	touch $@
 
 .venv/.dev: .venv/.evaluate requirements/dev.txt requirements/peers.txt

@@ -11,6 +11,7 @@ from fastapi import Request, Response
 from pydantic import ValidationError
 from torch import Tensor
 
+from model_store.official import Kind
 from service.batcher import Waited
 from service.connection import carry_out
 from service.errors import MalformedInferenceError, TooManyPixelsError
@@ -100,9 +101,8 @@ def _order(state: ServiceState, model: InferenceModel, parameters: Parameters) -
         fault = error.errors(include_input=False, include_url=False)[0]
         reason = "there is no such parameter" if fault["type"] == "extra_forbidden" else fault["msg"]
         raise MalformedInferenceError(f"parameter {str(fault['loc'][0])[:40]!r}: {reason}") from error
-    return make_order(
-        state.engine, state.settings.max_draws, query, task="classifier" if model.purifier is None else None
-    )
+    task: Kind | None = "classifier" if model.purifier is None else None
+    return make_order(state.engine, state.settings.max_draws, query, task=task)
 
 
 def _patience(parameters: Mapping[str, object]) -> float:
