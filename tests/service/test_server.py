@@ -165,37 +165,44 @@ def test_sigterm_under_load_with_aborts_and_broken_images_leaves_nobody_without_
     images = [photo(16 + 8 * (n % 3), 16, seed=n) for n in range(30)]
     aborted, broken = {n for n in range(30) if n % 10 in {1, 4, 8}}, {n for n in range(30) if n % 10 == 5}
 
-    def send(n: int) -> httpx.Response | None:
+    def send(n: int) -> httpx.Response:
         data = file_of(images[n])[: 60 if n in broken else None]
-        if n not in aborted:
-            return httpx.post(f"{server.url}/purify", content=data, timeout=60, trust_env=False)
-        with socket.create_connection(("127.0.0.1", server.port)) as hanging_up:
-            hanging_up.sendall(b"POST /purify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
-        return None
+        return httpx.post(f"{server.url}/purify", content=data, timeout=60, trust_env=False)
+
+    def begin(n: int) -> socket.socket:
+        data = file_of(images[n])
+        started = socket.create_connection(("127.0.0.1", server.port))
+        started.sendall(b"POST /purify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+        return started
 
     with ThreadPoolExecutor(len(images) + 1) as pool:
         busy = pool.submit(
             httpx.post, f"{server.url}/purify", content=file_of(photo(34, 8)), timeout=60, trust_env=False
         )
-        sent = [pool.submit(send, n) for n in range(len(images))]
-        waiting = len(images) - len(aborted) - len(broken)
-        until_logged(server, lambda lines: sum(line.get("status") == 499 for line in lines) == len(aborted))
-        until_logged(server, lambda lines: sum(line.get("status") == 422 for line in lines) == len(broken))
-        give_up = time.monotonic() + 20
-        while f"nrp_queue_depth {waiting}.0" not in server.http.get("/metrics").text:
-            assert time.monotonic() < give_up
-            time.sleep(0.02)
+        sent = {n: pool.submit(send, n) for n in range(len(images)) if n not in aborted}
+        hanging_up = [begin(n) for n in aborted]
+        until_queued(server, len(images) - len(broken))
+        for client in hanging_up:
+            client.close()
+        until_queued(server, len(images) - len(broken) - len(aborted))
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.5)  # past the drain delay: the port is closed
         server.gate.touch()
         assert busy.result().status_code == 200
-        for n, future in enumerate(sent):
+        for n, future in sent.items():
             answer = future.result()
-            if answer is not None:
-                assert answer.status_code == (422 if n in broken else 200), n
-            if answer is not None and n not in broken:
+            assert answer.status_code == (422 if n in broken else 200), n
+            if n not in broken:
                 assert np.array_equal(np.asarray(image_of(answer.content)), np.asarray(images[n])), n
     assert server.process.wait(15) == 0
+
+
+def until_queued(server: Any, count: int) -> None:
+    """Wait until so many images wait beside the one on the device."""
+    give_up = time.monotonic() + 30
+    while f"nrp_queue_depth {count}.0" not in server.http.get("/metrics").text:
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
 
 
 def until_logged(server: Any, wanted: Any) -> None:
