@@ -105,6 +105,7 @@ def test_a_task_that_was_left_out_is_told_with_its_setting(
     assert answer.json()["type"] == "urn:nrp:problem:no-downstream-model"
     assert variable in answer.json()["detail"]
     assert client.post("/purify", content=file_of(spot)).status_code == 200
+    assert [client.get(f"/v2/models/{name}").status_code for name in ("plain", "tiny")] == [200, 404]
     served = client.get("/models").json()
     assert (served["classifier"], served["segmenter"], served["detector"], served["labels"]) == (None, None, None, 0)
 

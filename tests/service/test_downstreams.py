@@ -18,6 +18,7 @@ from model_store.errors import IncompatibleWeightsError, InvalidCardError
 from model_store.inference import InferenceMode
 from model_store.scenes import SceneScale
 from model_store.store import SHIPPED, ModelStore
+from service.batch import Batch
 from service.downstream import Segmenter
 from service.downstream_loading import KINDS, load_downstream
 from service.downstreams import Downstreams, load_downstreams
@@ -120,18 +121,18 @@ def test_jobs_of_several_tasks_run_together_each_with_its_own_answer(settings_fo
     assert found.undefended is mask.undefended is plain.defended is None
 
 
-def test_masks_of_many_images_are_made_a_few_at_a_time(settings_for: Any) -> None:
+def test_masks_of_many_images_are_made_a_few_at_a_time(settings_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = SceneEngine(settings_for(batch_pixels=3 * SIDE * SIDE))
     module = Counting()
     engine.downstreams = Downstreams({"segmenter": shades_of(module)}, engine.device, engine.precision)
     held = []
-    run = engine._run
 
-    def watched(*args: Any) -> Any:
-        held.append(len(args[1]))
-        return run(*args)
+    class Watched(Batch):
+        def __init__(self, jobs: Any, *others: Any) -> None:
+            held.append(len(jobs))
+            super().__init__(jobs, *others)
 
-    engine._run = watched
+    monkeypatch.setattr("service.engine.Batch", Watched)
     jobs = [Job(pixels(level), "plain", InferenceMode(), 0, "segmenter") for level in range(0, 256, 8)]
     masks = engine.run(jobs)
     assert max(held) == 3 * SIDE * SIDE // 100

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,10 @@ from service.engine import Engine
 from service.errors import OutOfDeviceMemoryError
 from service.isolation import run_isolated
 from service.job import Job
+from service.options import PurifyQuery
+from service.pipeline import make_order
+from service.workbench import Failed, Workbench
+from tests.service.scenes import SceneEngine
 
 STATIC = InferenceMode()
 NOISY = InferenceMode(noise_std=0.1, draws=2)
@@ -72,6 +78,70 @@ def test_an_image_in_tiles_gets_the_answer_of_the_whole_one(lite_engine: Any, mo
         assert (tiled.purified.int() - whole.purified.int()).abs().max() <= 1
         assert torch.allclose(tiled.defended, whole.defended, atol=1e-4)
         assert torch.equal(tiled.undefended, whole.undefended)
+
+
+@pytest.mark.parametrize("mode", [STATIC, NOISY], ids=["static", "noisy"])
+@pytest.mark.parametrize("task", ["segmenter", "detector"])
+def test_scene_models_see_of_an_image_in_tiles_what_they_see_of_the_whole_one(
+    settings_for: Any, mode: InferenceMode, task: Any
+) -> None:
+    image = torch.zeros(3, 150, 170, dtype=torch.uint8)
+    image[:, 40:100, 60:120] = 255
+    job = Job(image, "plain", mode, 3, task, compare=True)
+    whole, tiled = (SceneEngine(settings_for(**changes)) for changes in ({}, {"tile_pixels": 100, "batch_pixels": 1}))
+    one, other = whole.run([job])[0], tiled.run([job])[0]
+    if task == "segmenter":
+        for wanted, got in ((one.defended, other.defended), (one.undefended, other.undefended)):
+            assert set(wanted.classes.unique().tolist()) >= {0, 2}
+            assert (wanted.classes != got.classes).float().mean() < 0.002
+    else:
+        assert torch.allclose(one.defended.boxes, other.defended.boxes, atol=0.01)
+        assert torch.equal(one.undefended.boxes, other.undefended.boxes)
+        assert [shape[0] for shape in tiled.spots.seen] == [1, 1]
+
+
+def test_a_segmenter_out_of_memory_gets_fewer_scenes_at_a_time(settings_for: Any) -> None:
+    engine = SceneEngine(settings_for(batch_pixels=64 * 256))
+    shades = engine.downstream("segmenter").module
+    tried = []
+
+    def watch(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        tried.append(len(given[0]))
+        if tried[-1] > 2:
+            raise torch.OutOfMemoryError("no memory")
+
+    shades.register_forward_pre_hook(watch)
+    jobs = [Job(pixels(16, 16, n), "plain", STATIC, n, "segmenter") for n in range(8)]
+    outcomes = run_isolated(engine.run, jobs)
+    assert all(torch.equal(o.purified, job.pixels) for o, job in zip(outcomes, jobs, strict=True))
+    tried.clear()
+    engine.run(jobs)
+    assert max(tried) <= 2
+
+
+def test_a_classifier_of_any_size_refuses_what_is_purified_in_tiles(
+    client_for: Any, store_root: Path, tmp_path: Path, photo: Any, file_of: Any
+) -> None:
+    root = shutil.copytree(store_root, tmp_path / "store")
+    path = root / "tiny" / "card.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "input": {}}))
+    client = client_for(model_store=root, tile_pixels=1000)
+    assert client.post("/classify-robust", content=file_of(photo(30, 30))).status_code == 200
+    large = photo(40, 30)
+    refused = client.post("/classify-robust", content=file_of(large))
+    assert refused.status_code == 422
+    assert refused.json()["type"] == "urn:nrp:problem:too-many-pixels"
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 30, 40, 3], "data": np.asarray(large).ravel().tolist()}
+    assert client.post("/v2/models/tiny/infer", json={"inputs": [tensor]}).status_code == 422
+    assert client.post("/v2/models/plain/infer", json={"inputs": [tensor]}).status_code == 200
+    assert client.post("/purify", content=file_of(large)).status_code == 200
+    (tmp_path / "large.png").write_bytes(file_of(large))
+    order = make_order(client.state.engine, 16, PurifyQuery(), task="classifier")
+    bench = Workbench(client.state.engine, threads=1, max_pixels=10_000)
+    (failed,) = bench.outcomes([tmp_path / "large.png"], order, None)
+    bench.close()
+    assert isinstance(failed, Failed)
+    assert "tiny" in failed.reason
 
 
 def test_the_noise_of_a_large_image_does_not_depend_on_the_tiles(settings_for: Any) -> None:

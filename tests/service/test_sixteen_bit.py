@@ -13,6 +13,7 @@ from PIL import Image, ImageCms
 from service.errors import UnreadableImageError
 from service.images import encode, read
 from service.sixteen_bit import read_sixteen_bit, to_eight, upright, write_sixteen_bit
+from tests.service.scenes import SceneEngine
 
 LIMIT = 1 << 20
 
@@ -163,6 +164,19 @@ def test_a_deep_upload_gets_a_deep_answer_where_the_format_can(client: Any, acce
     else:
         with Image.open(io.BytesIO(body)) as image:
             assert np.array_equal(np.asarray(image), levels >> 8)
+
+
+def test_a_deep_upload_is_given_to_downstream_models_as_eight_bits(client_for: Any) -> None:
+    levels = np.full((24, 40, 3), 1000, dtype=np.uint16)
+    levels[:, 20:] = 64_000
+    client = client_for(SceneEngine)
+    classes = client.post("/segment-robust", content=png(levels))
+    assert classes.status_code == 200
+    with Image.open(io.BytesIO(classes.content)) as mask:
+        assert np.array_equal(np.asarray(mask), np.where(np.arange(40) < 20, 0, 2)[None].repeat(24, axis=0))
+    found = client.post("/detect-robust", content=png(levels)).json()["objects"]
+    assert [(each["label"], each["box"]["x0"], each["box"]["x1"]) for each in found] == [("bright", 20, 40)]
+    assert client_for().post("/classify-robust", content=png(levels)).status_code == 200
 
 
 def test_a_deep_answer_is_purified_and_its_change_told_in_levels_of_255(client: Any) -> None:

@@ -26,7 +26,7 @@ def test_no_more_is_decoded_ahead_than_a_window_holds(
     settings_for: Any, album: list[Path], monkeypatch: pytest.MonkeyPatch, window_pixels: int, largest: int
 ) -> None:
     monkeypatch.setattr(workbench, "WINDOW_PIXELS", window_pixels)
-    engine = Engine(settings_for(), classify=False)
+    engine = Engine(settings_for(), tasks=())
     ran: list[int] = []
     run = engine.run
     monkeypatch.setattr(engine, "run", lambda jobs: ran.append(len(jobs)) or run(jobs))
