@@ -44,7 +44,7 @@ class Program(nn.Module):
     def forward(self, images: Tensor) -> Any:
         if not self.single or len(images) == 1:
             return self.network(images)
-        each = [self.network(image) for image in images.split(1)]
+        each = [self.network(image) for image in torch.split(images, 1)]
         return torch.cat(each) if isinstance(each[0], Tensor) else [found for answer in each for found in answer]
 
 
@@ -91,7 +91,7 @@ def _read_torchscript(data: io.BytesIO, name: str) -> Program:  # noqa: ARG001 -
     with warnings.catch_warnings():
         # TorchScript is deprecated, not gone: programs that exist already are what it is read for.
         warnings.simplefilter("ignore", FutureWarning)
-        network = torch.jit.load(data, map_location="cpu")
+        network = torch.jit.load(data, map_location="cpu")  # type: ignore[no-untyped-call]
     if hasattr(network, "training"):  # a frozen program has no mode left
         network.eval()
     return Program(network)

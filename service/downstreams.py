@@ -63,7 +63,7 @@ class Downstreams:
         """
         model = self.of(kind)
         height, width = int(images.shape[-2]), int(images.shape[-1])
-        for part in images.split(max(1, budget // model.extent(height, width))):
+        for part in torch.split(images, max(1, budget // model.extent(height, width))):
             inputs = model.inputs(part).contiguous(memory_format=torch.channels_last)
             fast = self._precision is torch.bfloat16 and not model.exact
             with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=fast):

@@ -47,7 +47,7 @@ class NrpLite(nn.Module):
         if not len(widths) == len(encoder) == len(decoder) + 1:
             raise TypeError("widths and encoder need one entry a level, decoder one fewer")
         self.unshuffle = unshuffle
-        self.multiple = unshuffle * 2 ** (len(widths) - 1)
+        self.multiple: int = unshuffle << (len(widths) - 1)
         self.reach = min(self._farthest(encoder, decoder), FELT)
         self.head = conv3x3(3 * unshuffle**2, widths[0])
         self.down = nn.ModuleList(residuals(width, count) for width, count in zip(widths, encoder, strict=True))
