@@ -93,7 +93,7 @@ def run_classify(args: argparse.Namespace) -> int:
     """Classify files and folders after purifying; 1 if any file failed."""
     sources = list(dict.fromkeys(source for source, _ in find_images(args.inputs)))
     settings = load_settings(**_chosen(args), classifier=args.classifier)
-    engine = Engine(settings, tasks=("classifier",))
+    engine = Engine(settings, tasks=["classifier"])
     order = _order(engine, settings, args, "classifier")
     bench = Workbench(engine, threads=settings.codec_threads, max_pixels=settings.max_pixels)
     rows: dict[Path, dict[str, Any]] = {}

@@ -216,3 +216,7 @@ class Engine:
                     del self._loaded[other]
         self._loaded.move_to_end(name)
         return self._loaded[name]
+
+    def _release_memory(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
