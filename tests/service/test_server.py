@@ -179,12 +179,13 @@ def test_sigterm_under_load_with_aborts_and_broken_images_leaves_nobody_without_
         busy = pool.submit(
             httpx.post, f"{server.url}/purify", content=file_of(photo(34, 8)), timeout=60, trust_env=False
         )
+        until_measured(server, "nrp_batch_images_count 1.0")
         sent = {n: pool.submit(send, n) for n in range(len(images)) if n not in aborted}
         hanging_up = [begin(n) for n in aborted]
-        until_queued(server, len(images) - len(broken))
+        until_measured(server, f"nrp_queue_depth {len(images) - len(broken)}.0")
         for client in hanging_up:
             client.close()
-        until_queued(server, len(images) - len(broken) - len(aborted))
+        until_measured(server, f"nrp_queue_depth {len(images) - len(broken) - len(aborted)}.0")
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.5)  # past the drain delay: the port is closed
         server.gate.touch()
@@ -197,10 +198,9 @@ def test_sigterm_under_load_with_aborts_and_broken_images_leaves_nobody_without_
     assert server.process.wait(15) == 0
 
 
-def until_queued(server: Any, count: int) -> None:
-    """Wait until so many images wait beside the one on the device."""
+def until_measured(server: Any, line: str) -> None:
     give_up = time.monotonic() + 30
-    while f"nrp_queue_depth {count}.0" not in server.http.get("/metrics").text:
+    while line not in server.http.get("/metrics").text:
         assert time.monotonic() < give_up
         time.sleep(0.02)
 
