@@ -41,10 +41,13 @@ def summary(samples: Sequence[Sample], begun: float, seconds: float, *, busy: bo
     """Figures of one phase that lasted ``seconds`` from ``begun``.
 
     Goodput counts what was answered well before the end. Where the server was ``busy`` throughout, the time is that
-    up to the last answer, because a batch that is half done at the end would else count as idleness. Latencies are
-    of every good answer to requests that count, also after the end.
+    up to the last answer, because a batch that is half done at the end would else count as idleness; one so slow that
+    nothing was answered by then is given until its last answer. Latencies are of every good answer to requests that
+    count, also after the end.
     """
     in_time = [sample.ended for sample in samples if sample.good and sample.ended <= begun + seconds]
+    if busy and not in_time:
+        in_time = [sample.ended for sample in samples if sample.good]
     span = max(in_time) - begun if busy and in_time else seconds
     good = [sample.milliseconds for sample in samples if sample.good and sample.counts]
     rejected = [sample for sample in samples if sample.status == 429]

@@ -13,15 +13,16 @@ from service.bench.rows import Report, Row, Run
 from service.bench.servers import Server, environment, free_port
 from service.bench.task import Task
 
-# Answers POST with its own body, or with 429 from the 41st request at one time on; keeps a child, as Ray does.
+# Answers POST with its own body, or with 429 from the ninth request at one time on; keeps a child, as Ray does.
 FAKE = """
 import subprocess, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 child = subprocess.Popen(["sleep", "600"], start_new_session=True)
-room = threading.Semaphore(40)
+room = threading.Semaphore(8)
 count = 0
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # head and body in one packet
     def log_message(self, *_): pass
     def answer(self, status, body, **headers):
         self.send_response(status)
@@ -38,10 +39,11 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if not room.acquire(blocking=False):
             return self.answer(429, b"full", Retry_After="1")
-        time.sleep(0.01)
+        time.sleep(0.02)
         count += 1
         room.release()
         self.answer(200, body)
+ThreadingHTTPServer.request_queue_size = 256
 server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
 server.daemon_threads = True
 server.serve_forever()

@@ -43,6 +43,11 @@ def test_of_a_busy_server_the_time_ends_with_its_last_answer() -> None:
     assert summary(batches, 0.0, 3.9, busy=False)["goodput_per_s"] == pytest.approx(6 / 3.9)
 
 
+def test_a_busy_server_too_slow_for_the_phase_has_a_rate_all_the_same() -> None:
+    assert summary([good(0.0, 10.0), good(0.0, 20.0)], 0.0, 4.0, busy=True)["goodput_per_s"] == pytest.approx(0.1)
+    assert summary([good(0.0, 10.0)], 0.0, 4.0, busy=False)["goodput_per_s"] == 0
+
+
 def test_what_became_of_each_request_is_counted_once() -> None:
     samples = [
         good(0.0, 0.1),

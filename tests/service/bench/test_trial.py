@@ -27,12 +27,14 @@ def test_every_phase_of_an_arm_gives_a_row(task: Task, fake_server: StartServer)
     assert [row.setting for row in rows] == ["closed 1 client", "closed 4 clients", "open 50 %", "open 200 %"]
     assert {(row.measure, row.subject, row.round) for row in rows} == {("load", OURS, 1)}
     one, four, half, double = (row.figures for row in rows)
-    assert four["goodput_per_s"] > one["goodput_per_s"] > 5
-    assert half["offered_per_s"] == pytest.approx(four["goodput_per_s"] / 2, rel=0.6)
+    assert min(one["goodput_per_s"], four["goodput_per_s"]) > 0
+    capacity = max(one["goodput_per_s"], four["goodput_per_s"])
+    assert half["offered_per_s"] == pytest.approx(capacity / 2, rel=0.01)
+    assert double["offered_per_s"] == pytest.approx(capacity * 2, rel=0.01)
     assert one["mean_batch"] == 2
     assert one["live_p99_ms"] > 0
     assert one["errors"] == 0
-    assert double["rejected"] > 0  # a standing queue of 160 meets room for 40
+    assert double["rejected"] > 0  # a standing queue of 160 meets room for eight
     assert double["rejected_without_retry_after"] == 0
     assert double["full_load"] == 1
 
