@@ -193,7 +193,7 @@ def test_sigterm_under_load_with_aborts_and_broken_images_leaves_nobody_without_
             assert answer.status_code == (422 if n in broken else 200), n
             if n not in broken:
                 assert np.array_equal(np.asarray(image_of(answer.content)), np.asarray(images[n])), n
-    assert server.process.wait(15) == 0
+    assert server.process.wait(60) == 0
 
 
 def until_measured(server: Any, line: str) -> None:
