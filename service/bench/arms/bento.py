@@ -48,5 +48,5 @@ class Front:
 
 
 if __name__ == "__main__":
-    arguments = ["serve", "service.bench.arms.bento:Front", "--host", "127.0.0.1", "--port", sys.argv[1]]
+    arguments = ("serve", "service.bench.arms.bento:Front", "--host", "127.0.0.1", "--port", sys.argv[1])
     os.execv(sys.executable, [sys.executable, "-m", "bentoml", *arguments])  # noqa: S606 - our own interpreter

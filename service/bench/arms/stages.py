@@ -63,7 +63,7 @@ if __name__ == "__main__":
     task = received_task()
     if runtime.get_mosec_path() is None:
         runtime.get_mosec_path = program
-    sys.argv[1:] = ["--address", "127.0.0.1", "--port", sys.argv[1], "--timeout", "60000", "--log-level", "warning"]
+    sys.argv[1:] = ("--address", "127.0.0.1", "--port", sys.argv[1], "--timeout", "60000", "--log-level", "warning")
     server = Server()
     server.append_worker(Decode, num=1, route="/purify")
     server.append_worker(Purify, num=1, max_batch_size=max(2, task.batch), max_wait_time=5, route="/purify")
