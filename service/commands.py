@@ -19,7 +19,7 @@ from service.app import create_app
 from service.engine import Engine
 from service.findings import probabilities_of
 from service.images import encode
-from service.logs import configure_logs
+from service.logs import configure_logs, log_to_standard_error
 from service.options import PurifyQuery
 from service.pipeline import Order, make_order
 from service.plan import Errand, find_images, make_plan
@@ -63,6 +63,7 @@ def configure_purify(parser: argparse.ArgumentParser) -> None:
 
 def run_purify(args: argparse.Namespace) -> int:
     """Purify files and folders into another folder; 1 if any file failed."""
+    log_to_standard_error()
     errands = {e.source: e for e in make_plan(args.inputs, args.output, force_png=args.format == "png")}
     settings = load_settings(**_chosen(args))
     engine = Engine(settings, tasks=())
@@ -91,6 +92,7 @@ def configure_classify(parser: argparse.ArgumentParser) -> None:
 
 def run_classify(args: argparse.Namespace) -> int:
     """Classify files and folders after purifying; 1 if any file failed."""
+    log_to_standard_error()
     sources = list(dict.fromkeys(source for source, _ in find_images(args.inputs)))
     settings = load_settings(**_chosen(args), classifier=args.classifier)
     engine = Engine(settings, tasks=["classifier"])

@@ -73,19 +73,18 @@ class Downstreams:
 
 def load_downstreams(settings: Settings, store: ModelStore, tasks: Collection[Kind]) -> dict[Kind, Downstream]:
     """The models of ``tasks`` that the settings name, on the CPU. Raises what ``load_downstream`` raises."""
-    names: dict[Kind, str] = {
+    set_names: dict[Kind, str] = {
         "classifier": settings.classifier,
-        "segmenter": _chosen(settings.segmenter, "segmenter", store),
-        "detector": _chosen(settings.detector, "detector", store),
+        "segmenter": settings.segmenter,
+        "detector": settings.detector,
     }
-    return {
-        kind: load_downstream(kind, name, store) for kind, name in names.items() if kind in tasks and name != LEFT_OUT
-    }
+    names = {kind: _chosen(name, kind, store) for kind, name in set_names.items() if kind in tasks}
+    return {kind: load_downstream(kind, name, store) for kind, name in names.items() if name != LEFT_OUT}
 
 
 def _chosen(name: str, kind: Kind, store: ModelStore) -> str:
     """The name set, or the shipped model's where the store has that: other stores served before there was the task."""
-    if name != AUTO:
+    if name != AUTO or kind not in SHIPPED_SCENE_MODELS:
         return name
     shipped = SHIPPED_SCENE_MODELS[kind]
     if shipped in store.names():

@@ -128,8 +128,9 @@ def test_the_old_weights_are_freed_once_their_requests_have_ended(
     client = service(gated_engine, purifier="first")
     engine = client.state.engine
     old = weakref.ref(engine._loaded["first"])
-    waiting = [client.sending("POST", "/purify", content=file_of(photo())) for _ in range(4)]
+    waiting = [client.sending("POST", "/purify", content=file_of(photo()))]
     assert engine.entered.wait(10)
+    waiting += [client.sending("POST", "/purify", content=file_of(photo())) for _ in range(3)]
     until(lambda: client.state.batcher.depth == 3)
     publish(store, "second", 2)
     shutil.rmtree(store.root / "first")  # those in the queue must not need it
