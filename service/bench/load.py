@@ -50,12 +50,14 @@ async def closed_loop(
     target: Target, next_request: Callable[[], Request | None], clients: int, seconds: float
 ) -> list[Sample]:
     """``clients`` that each send the next request when the last one was answered, for ``seconds`` or until there is
-    none. What was sent by then is waited for. Who is refused waits as long as it was told."""
+    none, but one at the least. What was sent by then is waited for. Who is refused waits as long as it was told."""
     end = time.perf_counter() + seconds
     samples: list[Sample] = []
 
     async def client() -> None:
-        while time.perf_counter() < end and (request := next_request()) is not None:
+        first = True  # even where the time is over before a client had its turn
+        while (first or time.perf_counter() < end) and (request := next_request()) is not None:
+            first = False
             sample, reply = await target.ask(request, time.perf_counter())
             samples.append(sample)
             if not sample.good:

@@ -147,6 +147,16 @@ def test_a_closed_loop_ends_with_its_requests() -> None:
     against(echo, work)
 
 
+def test_a_closed_loop_sends_something_however_short_it_is() -> None:
+    async def work(_: Tiny, port: int) -> None:
+        target = Target(port)
+        samples = await closed_loop(target, lambda: upload("/", IMAGE), 3, 0.0)
+        target.close()
+        assert [sample.good for sample in samples] == [True] * 3
+
+    against(echo, work)
+
+
 def test_a_refused_client_comes_back_when_it_was_told() -> None:
     async def full(_: bytes, __: bytes) -> bytes:
         return answered(b"", "429 Too Many Requests", "Retry-After: 30\r\n")
