@@ -5,6 +5,7 @@ NrpError                            (model_store.errors) raised on purpose; its 
 └─ ServiceError
    ├─ SettingsError                 the environment or the command line does not make valid settings
    ├─ CommandInputError             files named on the command line cannot be worked on as asked
+   ├─ BenchError                    (service.bench.errors) a measurement cannot be made as asked
    ├─ RequestError                  the caller can put it right
    │  ├─ InvalidParameterError      a query parameter's value cannot be honoured here
    │  ├─ UnknownNameError           no model of that name is served
