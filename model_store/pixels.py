@@ -34,7 +34,8 @@ def bytes_to_image(pixels: Tensor) -> Image.Image:
 
 def to_float(pixels: Tensor) -> Tensor:
     """uint8 or uint16 to float32 in [0,1]."""
-    return pixels.to(torch.float32) / (DEEPEST if pixels.dtype == torch.uint16 else 255)
+    # In place: a large image's floats take much memory once.
+    return pixels.to(torch.float32, copy=True).div_(DEEPEST if pixels.dtype == torch.uint16 else 255)
 
 
 def to_bytes(images: Tensor) -> Tensor:
