@@ -74,7 +74,13 @@ def configure_bench(parser: argparse.ArgumentParser) -> None:
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where the models run (default cpu)")
     add("--threads", type=int, default=0, metavar="N", help="CPU threads of a model run (default: one a core)")
     add("--seed", type=int, default=0, metavar="N", help="of arrivals, orders and pictures (default 0)")
-    add("--store", type=Path, default=SHIPPED, metavar="DIR", help="folder of models (default: those shipped)")
+    add(
+        "--store",
+        type=Path,
+        default=SHIPPED,
+        metavar="DIR",
+        help="folder of models; where it lacks the default classifier, set NRP_CLASSIFIER",
+    )
     add("--peers", type=Path, metavar="DIR", help="where `pip install --target DIR` put requirements/bench.txt")
     add("--output", type=Path, metavar="DIR", help=f"takes {ROWS}, {PAGE} and {PLOTS}/ (default docs/results)")
     add("--render", action="store_true", help=f"measure nothing: make the page again from {ROWS}")
