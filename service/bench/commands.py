@@ -21,7 +21,7 @@ from service.bench.conductor import PARTS, Plan, conduct
 from service.bench.machine import hardware, has_bfloat16, versions
 from service.bench.page import page
 from service.bench.plots import new_figure, plot_all
-from service.bench.rows import Report, Row, Run, read_report, write_report, write_whole
+from service.bench.rows import Report, Run, read_report, write_report, write_whole
 from service.bench.schedule import phases
 from service.bench.servers import ARMS, OURS
 from service.bench.task import Task, cores
@@ -74,7 +74,13 @@ def configure_bench(parser: argparse.ArgumentParser) -> None:
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where the models run (default cpu)")
     add("--threads", type=int, default=0, metavar="N", help="CPU threads of a model run (default: one a core)")
     add("--seed", type=int, default=0, metavar="N", help="of arrivals, orders and pictures (default 0)")
-    add("--store", type=Path, default=SHIPPED, metavar="DIR", help="folder of models (default: those shipped)")
+    add(
+        "--store",
+        type=Path,
+        default=SHIPPED,
+        metavar="DIR",
+        help="folder of models; where it lacks the default classifier, set NRP_CLASSIFIER",
+    )
     add("--peers", type=Path, metavar="DIR", help="where `pip install --target DIR` put requirements/bench.txt")
     add("--output", type=Path, metavar="DIR", help=f"takes {ROWS}, {PAGE} and {PLOTS}/ (default docs/results)")
     add("--render", action="store_true", help=f"measure nothing: make the page again from {ROWS}")
@@ -110,25 +116,29 @@ def run_bench(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace) -> Report:
-    """Run the plan; the rows are kept also where it is cut short after some were measured."""
+    """Run the plan. The file is written again with each row, so that a run that is cut short, however, leaves those."""
     task = _task(args)
     card = ModelStore(args.store).card(task.purifier)
     began, started = time.monotonic(), datetime.now(UTC)
-    rows: list[Row] = []
-    run = _run(args, task, card, started.strftime("%Y-%m-%d"))
+    report = Report(run=_run(args, task, card, started.strftime("%Y-%m-%d")), rows=())
     with tempfile.TemporaryDirectory(prefix="nrp-bench-") as scratch:
         plan = Plan(
-            task, args.arms, phases(args.clients, args.loads), args.rounds, args.minutes, args.soak, args.parts,
-            args.peers, Path(scratch), _say,
-        )  # fmt: skip
-        try:
-            for row in conduct(plan):
-                rows.append(row)
-        finally:
+            task,
+            args.arms,
+            phases(args.clients, args.loads),
+            args.rounds,
+            args.minutes,
+            args.soak,
+            args.parts,
+            args.peers,
+            Path(scratch),
+            _say,
+        )
+        for row in conduct(plan):
             minutes = round((time.monotonic() - began) / 60, 2)
-            report = Report(run=run.model_copy(update={"minutes": minutes}), rows=tuple(rows))
-            if rows:
-                write_report(report, args.output / ROWS)
+            run = report.run.model_copy(update={"minutes": minutes})
+            report = Report(run=run, rows=(*report.rows, row))
+            write_report(report, args.output / ROWS)
     return report
 
 

@@ -23,7 +23,7 @@ from service.bench.trial import run_trial
 PARTS = ("load", "single", "soak")
 LOOP = "loop"
 # Shares of the time that other parts than load get, and how long one of their processes may take beyond that.
-SINGLE_SHARE, SOAK_SHARE, LOOP_SHARE = 0.1, 0.2, 0.05
+SINGLE_SHARE, SOAK_SHARE, LOOP_SHARE = 0.1, 0.25, 0.05
 PATIENCE_S = 900.0
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
+GONE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,20 @@ def resident_bytes(processes: list[Process]) -> int:
 
 
 def end(processes: list[Process]) -> list[int]:
-    """Kill those that still run; the numbers of those that did."""
-    killed = []
-    for process in processes:
-        now = _read(process.pid)
-        if now is not None and now.started == process.started:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-                killed.append(process.pid)
-    return killed
+    """Kill those that still run, and wait until they are gone; the numbers of those that did run."""
+    running = [process for process in processes if _runs(process)]
+    for process in running:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    give_up = time.monotonic() + GONE_S
+    while any(map(_runs, running)) and time.monotonic() < give_up:
+        time.sleep(0.02)
+    return [process.pid for process in running]
+
+
+def _runs(process: Process) -> bool:
+    now = _read(process.pid)
+    return now is not None and now.started == process.started
 
 
 def _numbers() -> list[int]:

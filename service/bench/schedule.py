@@ -13,6 +13,8 @@ MOST_SECONDS = 30.0
 OVERHEAD = 0.4
 # Requests sent at once before a rate that no server keeps up with, so that the queue is full from the start.
 STANDING_QUEUE = 160
+# What those get to be queued or refused before the first arrival: they come faster than any client's would.
+SETTLE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ def phases(clients: Sequence[int], loads: Sequence[int]) -> tuple[Phase, ...]:
     """In rising order, the closed loops first, since the capacity comes from them."""
     closed = [Phase("closed", level) for level in sorted(set(clients))]
     return (*closed, *(Phase("open", level) for level in sorted(set(loads))))
+
+
+def settling(phase: Phase, seconds: float) -> float:
+    """Seconds of a phase before its first arrival."""
+    return min(SETTLE_S, seconds / 4) if phase.standing_queue else 0.0
 
 
 def arrivals(rate: float, seconds: float, seed: int) -> list[float]:

@@ -82,8 +82,13 @@ def absent(arm: Arm, peers: Path | None) -> str:
 
 
 def environment(peers: Path | None, **variables: str) -> dict[str, str]:
-    """What a process that is measured sees; none of this service's own settings, which the task decides."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("NRP_")}
+    """What a process that is measured sees: of this service's settings, which the task decides, the classifier alone.
+
+    It plays no part, but must be in the store.
+    """
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith("NRP_") or name == "NRP_CLASSIFIER"
+    }
     places = [str(ROOT), *([str(peers.resolve())] if peers else []), kept.get("PYTHONPATH", "")]
     programs = [str(peers.resolve() / "bin")] if peers else []  # mosec runs one of its own
     paths = {

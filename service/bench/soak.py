@@ -20,7 +20,7 @@ from service.bench.trial import MEBI
 CLIENTS = 8
 FIRST = 500
 SHAPES = 48
-SIDES = (16, 160)
+SIDES = (16, 96)
 
 
 def sizes(seed: int) -> list[tuple[int, int]]:

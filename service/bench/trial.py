@@ -17,7 +17,7 @@ from service.bench.figures import Sample, percentile, summary
 from service.bench.load import Target, beside, closed_loop, open_loop, probing
 from service.bench.processes import resident_bytes
 from service.bench.rows import Row
-from service.bench.schedule import Phase, arrivals
+from service.bench.schedule import Phase, arrivals, settling
 from service.bench.servers import Arm, Server, mean_batch
 from service.bench.task import Task
 
@@ -82,7 +82,8 @@ class Trial:
             return await closed_loop(target, lambda: request, phase.level, seconds)
         if not self.capacity:
             raise BenchError(f"{self.arm.words} answered nothing in a closed loop, so it has no capacity to load")
-        times = arrivals(self.capacity * phase.level / 100, seconds, self.task.seed + self.round)
+        wait, rate = settling(phase, seconds), self.capacity * phase.level / 100
+        times = [wait + time for time in arrivals(rate, seconds - wait, self.task.seed + self.round)]
         grace = GRACE * seconds
         return await open_loop(target, request, times, standing=phase.standing_queue, seconds=seconds, grace_s=grace)
 

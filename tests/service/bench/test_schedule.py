@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from service.bench.schedule import LEAST_SECONDS, MOST_SECONDS, arrivals, phases, seconds_each, turns
+from service.bench.schedule import LEAST_SECONDS, MOST_SECONDS, arrivals, phases, seconds_each, settling, turns
 
 
 def test_arrivals_come_at_the_rate_asked_for_within_the_time() -> None:
@@ -34,6 +34,11 @@ def test_closed_loops_come_before_the_open_ones_that_need_their_capacity() -> No
     assert [phase.busy for phase in found] == [True, True, False, True]
     assert [phase.full_load for phase in found] == [False, True, False, True]
     assert [phase.standing_queue > 0 for phase in found] == [False, False, False, True]
+
+
+def test_only_a_standing_queue_settles_before_arrivals() -> None:
+    assert [settling(phase, 12.0) for phase in phases((32,), (120, 200))] == [0.0, 0.0, 2.0]
+    assert settling(phases((), (200,))[0], 4.0) == 1.0
 
 
 def test_the_time_left_is_shared_among_the_phases_left() -> None:

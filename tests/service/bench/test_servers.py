@@ -105,7 +105,10 @@ def test_the_mean_batch_is_that_between_two_readings() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arm", ARMS.values(), ids=lambda arm: arm.name)
-def test_every_arm_that_is_installed_purifies_and_stops(arm: Arm, store_root: Path, tmp_path: Path) -> None:
+def test_every_arm_that_is_installed_purifies_and_stops(
+    arm: Arm, store_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NRP_CLASSIFIER", "tiny")
     peers = Path(os.environ["NRP_BENCH_PEERS"]) if "NRP_BENCH_PEERS" in os.environ else None
     if why := absent(arm, peers):
         pytest.skip(why)
