@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 
-import structlog
 import torch
 from torch import Tensor
 
@@ -24,8 +23,6 @@ AUTO = "auto"
 SHIPPED_SCENE_MODELS: Mapping[Kind, str] = MappingProxyType(
     {"segmenter": "camvid-segnet", "detector": "bccd-retinanet"}
 )
-
-log = structlog.get_logger()
 
 
 class Downstreams:
@@ -87,10 +84,7 @@ def _chosen(name: str, kind: Kind, store: ModelStore) -> str:
     if name != AUTO or kind not in SHIPPED_SCENE_MODELS:
         return name
     shipped = SHIPPED_SCENE_MODELS[kind]
-    if shipped in store.names():
-        return shipped
-    log.info("downstream_left_out", task=kind, reason=f"{VARIABLES[kind]} is auto and the store has no {shipped}")
-    return LEFT_OUT
+    return shipped if shipped in store.names() else LEFT_OUT
 
 
 def _place(model: Downstream, device: torch.device) -> None:

@@ -83,7 +83,8 @@ class ServiceState:
             self.warm_up_failure = type(error).__name__
         else:
             self.warm = True
-            log.info("warm", device=str(self.engine.device), precision=str(self.engine.precision))
+            asked = {model.kind: model.name for model in self.engine.downstreams.models}
+            log.info("warm", device=str(self.engine.device), precision=str(self.engine.precision), **asked)
 
 
 def state_of(request: Request) -> ServiceState:
