@@ -82,7 +82,7 @@ def strip(panels: list[tuple[str, str, Tensor]]) -> Image.Image:
 def main() -> None:
     """Write golf-ball.png, golf-ball-adversarial.png, before-after.png and grid.png."""
     store = ModelStore()
-    classifier, purifier = store.load("imagenette-resnet"), store.load("nrp-lite")
+    classifier, purifier = store.load("imagenette-resnet"), store.load("nrp-fast")
     if purifier.card.inference is None:
         raise SystemExit("the purifier's card names no inference mode")
     mode = purifier.card.inference.modes[purifier.card.inference.default]

@@ -86,7 +86,7 @@ class Act:
 
 def showcase(store: ModelStore) -> Image.Image:
     """The whole grid, in 256 colours: in more, the noise in it makes a file of megabytes."""
-    purifier = purifications(store.load("nrp-lite"), ["default"], CPU)[0]
+    purifier = purifications(store.load("nrp-fast"), ["default"], CPU)[0]
     sheets, photos, keys = [], [], []
     for act in _acts(store):
         rows = _rows(act, purifier)
@@ -175,7 +175,7 @@ def _rows(act: Act, purifier: Purification) -> list[Row]:
 
 def _sheet(act: Act, rows: Sequence[Row]) -> Image.Image:
     """One row a scene, under the columns' titles."""
-    columns = ("clean", f"adversary: {act.attack}", "perturbation", "purified by nrp-lite")
+    columns = ("clean", f"adversary: {act.attack}", "perturbation", "purified by nrp-fast")
     return grid(
         rows,
         row_titles=(act.title,) * len(rows),

@@ -18,6 +18,13 @@ def choose_precision(name: PrecisionName, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
+def choose_purifier(name: str, device: torch.device) -> str:
+    """The default purifier's name in the store: ``auto`` is what the device can run beside its other work."""
+    if name == "auto":
+        return "nrp-fast" if device.type == "cpu" else "nrp-strong"
+    return name
+
+
 def choose_batch_pixels(chosen: int, device: torch.device) -> int:
     """Pixels of one model run, draws counted."""
     return chosen or (_CPU_BATCH_PIXELS if device.type == "cpu" else _ACCELERATOR_BATCH_PIXELS)

@@ -23,7 +23,7 @@ from model_store.official import Kind
 from model_store.store import LoadedModel, ModelStore
 from service.batch import Batch
 from service.budget import PixelBudget, is_out_of_memory
-from service.device import choose_batch_pixels, choose_precision
+from service.device import choose_batch_pixels, choose_precision, choose_purifier
 from service.downstream import Downstream
 from service.downstream_loading import KINDS
 from service.downstreams import Downstreams, load_downstreams
@@ -53,15 +53,15 @@ class Engine:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self._store = ModelStore(settings.model_store)
-        self.default_purifier = settings.purifier
+        self.default_purifier = choose_purifier(settings.purifier, self.device)
         self.cards = {card.name: card for card in self._store.cards()}
         self.purifiers = {name: card for name, card in self.cards.items() if card.task == "purifier"}
-        if settings.purifier not in self.purifiers:
-            card = self._store.card(settings.purifier)
+        if self.default_purifier not in self.purifiers:
+            card = self._store.card(self.default_purifier)
             raise UnknownModelError(f"{card.name!r} is a {card.task}, not a purifier; choose another NRP_PURIFIER")
         self._loaded: OrderedDict[str, nn.Module] = OrderedDict()
         self._retiring: list[str] = []
-        self._purifier(settings.purifier)
+        self._purifier(self.default_purifier)
         models = load_downstreams(settings, self._store, tasks)
         self.downstreams = Downstreams(models, self.device, self.precision)
 

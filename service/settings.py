@@ -36,7 +36,9 @@ class Settings(BaseSettings):
 
     model_store: Path = Field(default=SHIPPED, description="folder of published models")
     purifier: str = Field(
-        default="nrp-lite", description="default purifier; any other in the store is loaded when asked for"
+        default="auto",
+        description="default purifier; any other in the store is loaded when asked for. auto: nrp-fast on a CPU, "
+        "nrp-strong else",
     )
     classifier: str = Field(
         default="imagenette-resnet", description="a classifier in the store, torchvision:NAME, or none"

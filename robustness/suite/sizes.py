@@ -95,7 +95,7 @@ PURIFIER = Sizes(
     eps=(2, 4, 8, 16),
     photos=200,
     aware_photos=100,
-    aware_eps=(4, 8),
+    aware_eps=(4,),
     aware_steps=50,
     scenes=40,
     scene_eps=(8, 16),
@@ -108,7 +108,7 @@ PURIFIER = Sizes(
     heavy_eps=(),
     outsider=None,
     paper_tables=False,
-    eot_eps=(4, 8),
+    eot_eps=(4,),
     transfer_eps=(16,),
     table="purifier",
 )

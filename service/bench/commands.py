@@ -14,6 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
+import torch
+
 from model_store.card import Card
 from model_store.store import SHIPPED, ModelStore
 from service.bench.bars import SOAK_REQUESTS, verdicts
@@ -25,6 +27,7 @@ from service.bench.rows import Report, Run, read_report, write_report, write_who
 from service.bench.schedule import phases
 from service.bench.servers import ARMS, OURS
 from service.bench.task import Task, cores
+from service.device import choose_purifier
 from service.settings import Settings
 
 Number = TypeVar("Number", int, float)
@@ -143,7 +146,7 @@ def _measure(args: argparse.Namespace) -> Report:
 
 
 def _task(args: argparse.Namespace) -> Task:
-    purifier = args.purifier or Settings.model_fields["purifier"].default
+    purifier = choose_purifier(args.purifier or Settings.model_fields["purifier"].default, torch.device(args.device))
     return Task(
         store=args.store.resolve(),
         purifier=purifier,

@@ -9,8 +9,8 @@ import pytest
 import structlog
 import torch
 
-from model_store.store import SHIPPED
-from service.device import choose_batch_pixels, choose_precision
+from model_store.store import SHIPPED, ModelStore
+from service.device import choose_batch_pixels, choose_precision, choose_purifier
 from service.errors import SettingsError
 from service.logs import configure_logs
 from service.settings import Settings, load_settings
@@ -19,7 +19,7 @@ from service.settings import Settings, load_settings
 def test_defaults_are_those_of_the_contract() -> None:
     settings = Settings()
     assert (settings.host, settings.port, settings.device) == ("127.0.0.1", 8000, "auto")
-    assert (settings.purifier, settings.classifier) == ("nrp-lite", "imagenette-resnet")
+    assert (settings.purifier, settings.classifier) == ("auto", "imagenette-resnet")
     assert settings.model_store == SHIPPED
     assert settings.max_body_bytes == 20 * 2**20
 
@@ -68,6 +68,17 @@ def test_device_and_precision_follow_the_hardware() -> None:
     assert choose_precision("auto", cpu) in {torch.float32, torch.bfloat16}
     assert choose_batch_pixels(7, cpu) == 7
     assert choose_batch_pixels(0, cpu) < choose_batch_pixels(0, torch.device("cuda"))
+
+
+def test_a_cpu_gets_the_fast_purifier_and_anyone_the_one_they_name() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert [choose_purifier("auto", device) for device in (cpu, cuda)] == ["nrp-fast", "nrp-strong"]
+    assert choose_purifier("mine", cpu) == "mine"
+
+
+@pytest.mark.parametrize("name", ["nrp-fast", "nrp-strong"])
+def test_the_purifiers_that_auto_takes_are_shipped(name: str) -> None:
+    assert ModelStore().card(name).task == "purifier"
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def test_a_run_leaves_rows_and_a_page_and_says_its_verdicts(
     (plan,) = measured
     assert plan.arms == ("nrp", "fastapi")
     assert [phase.name for phase in plan.phases] == ["1 client", "2 clients", "50 %", "80 %", "120 %", "200 %"]
-    assert (plan.minutes, plan.rounds, plan.task.side, plan.task.purifier) == (25.0, 2, 224, "nrp-lite")
+    assert (plan.minutes, plan.rounds, plan.task.side, plan.task.purifier) == (25.0, 2, 224, "nrp-fast")
     report = read_report(tmp_path / "serving.jsonl")
     assert report.rows == (SOME,)
     assert report.run.command == "nrp bench --clients 1,2 --arms nrp,fastapi"
