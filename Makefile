@@ -6,7 +6,7 @@ STORE ?= model_store/weights
 TEN := n01440764 n02102040 n02979186 n03000684 n03028079 n03394916 n03417042 n03425413 n03445777 n03888257
 BIN := .venv/bin
 
-.PHONY: serve test check train victims evaluate suite bars clean
+.PHONY: serve test check train victims evaluate suite bars bench clean
 
 serve: .venv/.runtime
 	$(BIN)/nrp serve
@@ -70,6 +70,10 @@ bars: .venv/.evaluate
 	  --store $(STORE) --selection-fraction 0.25 --limit 30 --results docs/results --write-card
 	$(BIN)/nrp evaluate cost --purifier nrp-fast,nrp-strong,nrp-lite --architecture nrp,nrp_resg --repeats 5 --store $(STORE)
 
+# docs/results/serving.md again: half an hour on an idle machine. BENCH=--quick takes a minute and goes to out/bench.
+bench: .venv/.bench
+	$(BIN)/nrp bench --peers .venv/peers $(BENCH)
+
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
@@ -84,6 +88,11 @@ clean:
 
 .venv/.evaluate: .venv/.runtime requirements/evaluate.txt
 	$(BIN)/pip install --requirement requirements/evaluate.txt
+	touch $@
+
+# The other servers live apart: one of them pins another release of a package that the service has.
+.venv/.bench: .venv/.evaluate requirements/bench.txt
+	$(BIN)/pip install --no-deps --upgrade --target .venv/peers --requirement requirements/bench.txt
 	touch $@
 
 .venv/.dev: .venv/.evaluate requirements/dev.txt requirements/peers.txt

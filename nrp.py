@@ -43,6 +43,16 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
             "purify images, then name what they show",
             ("nrp classify photo.jpg", "nrp classify photo.jpg --json"),
         ),
+        "bench": Verb(
+            "service.bench.commands",
+            "measure this service beside other servers",
+            (
+                "nrp bench --quick",
+                "nrp bench --peers .venv/peers",
+                "nrp bench --arms nrp,litserve --clients 1,32 --parts load",
+                "nrp bench --render",
+            ),
+        ),
         "evaluate": Verb(
             "robustness.commands",
             "measure purifiers against attacks",

@@ -20,7 +20,8 @@ class InputConvention(_Part):
     """What a module takes: NCHW float RGB in [0,1]; normalisation is inside the module.
 
     ``short_side`` and ``crop`` (pixels) say how an image of another size is brought to the classifier's;
-    both None: any size is taken as it is.
+    both None: any size is taken as it is. Segmenters and detectors have no crop, and where they state no
+    ``short_side`` that of the size they were trained at counts (``recipe.size``).
     """
 
     layout: Literal["NCHW"] = "NCHW"
@@ -73,7 +74,7 @@ class Inference(_Part):
 
 
 class Card(_Part):
-    """One checkpoint. ``sha256`` is of the file ``weights.safetensors`` beside the card."""
+    """One checkpoint. ``sha256`` is of the file ``weights.safetensors`` (or the program) beside the card."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
     summary: str

@@ -12,10 +12,17 @@ import torch
 
 from model_store.architectures import build
 from model_store.card import Card, Figure
-from model_store.errors import InvalidCardError, ModelExistsError, NrpError, UnknownModelError
+from model_store.errors import (
+    InvalidCardError,
+    ModelExistsError,
+    NrpError,
+    TamperedWeightsError,
+    UnknownModelError,
+)
 from model_store.foreign import IMPORTABLE, import_state
 from model_store.inference import InferenceMode
-from model_store.store import CARD, SHIPPED, WEIGHTS, ModelStore
+from model_store.program import PROGRAMS
+from model_store.store import CARD, SHIPPED, WEIGHTS, ModelStore, file_of
 
 
 def configure_models(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +44,7 @@ def configure_models(parser: argparse.ArgumentParser) -> None:
     imported.add_argument("--architecture", choices=IMPORTABLE, help="refuse the file if it holds another one")
     imported.add_argument("--licence", default="", help="terms of the weights, for the card")
     publish = verbs.add_parser(
-        "publish", parents=[common], help=f"verify a folder of {WEIGHTS} and card.json, copy it in"
+        "publish", parents=[common], help=f"verify a folder of {WEIGHTS} (or a program) and card.json, copy it in"
     )
     publish.add_argument("folder", type=Path, metavar="FOLDER")
     for changing in (imported, publish):
@@ -78,23 +85,29 @@ def _list(store: ModelStore, *, as_json: bool) -> int:
 
 
 def _facts(store: ModelStore, card: Card) -> dict[str, Any]:
-    weights = store.root / card.name / WEIGHTS
-    with torch.device("meta"):  # shapes are enough to count; nothing is allocated or read
-        parameters = sum(tensor.numel() for tensor in build(card.architecture, card.arguments).parameters())
+    weights = store.root / card.name / file_of(card)
     return {
         "name": card.name,
         "task": card.task,
         "architecture": card.architecture,
-        "parameters": parameters,
+        "parameters": _parameters(card),
         "bytes": weights.stat().st_size if weights.is_file() else None,
         "default_mode": card.inference.default if card.inference else None,
         "summary": card.summary,
     }
 
 
+def _parameters(card: Card) -> int | None:
+    """How many there are; None for a program, which would have to be run to be counted."""
+    if card.architecture in PROGRAMS:
+        return None
+    with torch.device("meta"):  # shapes are enough to count; nothing is allocated or read
+        return sum(tensor.numel() for tensor in build(card.architecture, card.arguments).parameters())
+
+
 def _row(facts: Mapping[str, Any]) -> tuple[str, ...]:
     size = "missing" if facts["bytes"] is None else f"{facts['bytes'] / 1e6:.2f} MB"
-    counted = f"{facts['parameters']:,}"
+    counted = "-" if facts["parameters"] is None else f"{facts['parameters']:,}"
     return facts["name"], facts["task"], facts["architecture"], counted, size, facts["default_mode"] or "-"
 
 
@@ -124,11 +137,22 @@ def _verify(store: ModelStore, names: Sequence[str], *, as_json: bool) -> int:
 def _publish(store: ModelStore, folder: Path, *, replace: bool) -> Card:
     folder = folder.resolve()
     if not (folder / CARD).is_file():
-        raise InvalidCardError(f"{folder} holds no {CARD}; name a folder with {CARD} and {WEIGHTS}")
+        raise InvalidCardError(f"{folder} holds no {CARD}; name a folder with {CARD} and {WEIGHTS} or a program")
     if store.root.resolve() == folder.parent:
         raise ModelExistsError(f"{folder} is already in {store.root}; name another store with --store")
-    found = ModelStore(folder.parent).load(folder.name)
+    source = ModelStore(folder.parent)
+    card = source.card(folder.name)
+    if card.architecture in PROGRAMS:
+        return store.publish_program(card, _program(folder / file_of(card)), replace=replace)
+    found = source.load(folder.name)
     return store.publish(found.card, found.module, replace=replace)
+
+
+def _program(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TamperedWeightsError(f"{path} cannot be read: {error.strerror}; put the program there") from error
 
 
 def _description(card: Card) -> str:

@@ -1,7 +1,7 @@
 """The pixel convention: NCHW float32 RGB in [0,1], and the way to it and back.
 
-uint8 value v is exactly v/255; back, the nearest of the 256 levels. Resizing is bilinear with antialiasing on the
-tensor, so that service, evaluation and an attacker's gradient all see the same operation.
+uint8 value v is exactly v/255, uint16 value v is v/65535; back, the nearest of the levels. Resizing is bilinear with
+antialiasing on the tensor, so that service, evaluation and an attacker's gradient all see the same operation.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ if TYPE_CHECKING:  # training on a bare machine has no pydantic, which cards nee
     from model_store.card import InputConvention
 
 LONGEST_ASPECT = 4
+DEEPEST = 65_535  # the highest uint16 level
 
 
 def image_to_bytes(image: Image.Image) -> Tensor:
     """An RGB image as uint8 (3, H, W)."""
-    array = np.array(image.convert("RGB"), dtype=np.uint8)
+    array = np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
@@ -32,13 +33,22 @@ def bytes_to_image(pixels: Tensor) -> Image.Image:
 
 
 def to_float(pixels: Tensor) -> Tensor:
-    """uint8 to float32 in [0,1]."""
-    return pixels.to(torch.float32) / 255
+    """uint8 or uint16 to float32 in [0,1]."""
+    # In place: a large image's floats take much memory once.
+    return pixels.to(torch.float32, copy=True).div_(DEEPEST if pixels.dtype == torch.uint16 else 255)
 
 
 def to_bytes(images: Tensor) -> Tensor:
     """Float in any range to uint8, clamped to [0,1] and rounded to the nearest level."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def to_levels(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Float in any range to uint8 or uint16, clamped to [0,1] and rounded to the nearest level."""
+    if dtype == torch.uint8:
+        return to_bytes(images)
+    # By way of int32: not every device converts floats to uint16.
+    return (images.clamp(0, 1) * DEEPEST).round().to(torch.int32).to(dtype)
 
 
 def to_8bit(images: Tensor) -> Tensor:

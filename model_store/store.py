@@ -1,6 +1,7 @@
 """The model store: a folder of checkpoints, each a folder of ``weights.safetensors`` and ``card.json``.
 
-Nothing here unpickles. Weights are read once, hashed, and only then parsed; names and shapes must match exactly.
+Nothing here unpickles. Weights are read once, hashed, and only then parsed; names and shapes must match exactly. In
+the place of weights a program may stand (``model_store.program``), which the operator alone puts there.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from model_store.errors import (
     TamperedWeightsError,
     UnknownModelError,
 )
+from model_store.program import PROGRAMS, check_card, load_program
 
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
@@ -75,7 +77,7 @@ class ModelStore:
         return [self.card(name) for name in self.names()]
 
     def verify(self, name: str) -> Card:
-        """Check hash, names and shapes of ``name`` and return its card."""
+        """Check hash, names and shapes of ``name`` (of a program: hash and format) and return its card."""
         return self.load(name).card
 
     def load(self, name: str) -> LoadedModel:
@@ -84,6 +86,8 @@ class ModelStore:
         Raises UnknownModelError, InvalidCardError, TamperedWeightsError or IncompatibleWeightsError.
         """
         card = self.card(name)
+        if card.architecture in PROGRAMS:
+            return LoadedModel(card, load_program(card, self._data(card)))
         module = build(card.architecture, card.arguments)
         serves = ARCHITECTURES[card.architecture].task
         if card.task != serves:
@@ -92,7 +96,16 @@ class ModelStore:
         return LoadedModel(card, module.eval().requires_grad_(False))
 
     def _state(self, card: Card) -> dict[str, Tensor]:
-        path = self.root / card.name / WEIGHTS
+        data = self._data(card)
+        try:
+            return safetensors.torch.load(data)
+        except SafetensorError as error:
+            path = self.root / card.name / WEIGHTS
+            raise IncompatibleWeightsError(f"{path} is not a safetensors file: {error}") from error
+
+    def _data(self, card: Card) -> bytes:
+        """The weights or program of ``card``, whose hash it vouches for."""
+        path = self.root / card.name / file_of(card)
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -104,10 +117,7 @@ class ModelStore:
             raise TamperedWeightsError(
                 f"{path} has sha256 {digest[:12]}… but its card says {card.sha256[:12]}…; restore or publish it again"
             )
-        try:
-            return safetensors.torch.load(data)
-        except SafetensorError as error:
-            raise IncompatibleWeightsError(f"{path} is not a safetensors file: {error}") from error
+        return data
 
     def publish(self, card: Card, module: nn.Module, *, replace: bool = False) -> Card:
         """Write ``module`` under ``card.name`` and return the card with the hash filled in.
@@ -117,21 +127,40 @@ class ModelStore:
         InvalidCardError for a card that could not be read back, ModelExistsError without ``replace``.
         """
         card = _readable(card)
-        target = self.root / card.name
-        if target.exists() and not replace:
-            raise _taken(target)
-        self.root.mkdir(parents=True, exist_ok=True)
+        if card.architecture in PROGRAMS:
+            raise InvalidCardError(f"card of {card.name!r}: a program is published as the file that it is")
         dtype = getattr(torch, card.precision)
         state = {
             name: tensor.detach().cpu().contiguous().to(dtype if tensor.is_floating_point() else tensor.dtype)
             for name, tensor in module.state_dict().items()
         }
-        data = safetensors.torch.save(state)
+        return self._write(card, safetensors.torch.save(state), replace=replace)
+
+    def publish_program(self, card: Card, data: bytes, *, replace: bool = False) -> Card:
+        """Write the program ``data`` under ``card.name``, as ``publish`` does, and return the card with its hash.
+
+        Raises TamperedWeightsError where ``card`` names another hash, and what ``publish`` and ``load`` raise.
+        """
+        card = _readable(card)
+        check_card(card)
+        digest = hashlib.sha256(data).hexdigest()
+        if card.sha256 not in {"", digest}:
+            raise TamperedWeightsError(
+                f"{file_of(card)} has sha256 {digest[:12]}… but the card of {card.name!r} says {card.sha256[:12]}…"
+            )
+        load_program(card, data)
+        return self._write(card, data, replace=replace)
+
+    def _write(self, card: Card, data: bytes, *, replace: bool) -> Card:
+        target = self.root / card.name
+        if target.exists() and not replace:
+            raise _taken(target)
+        self.root.mkdir(parents=True, exist_ok=True)
         card = card.model_copy(update={"sha256": hashlib.sha256(data).hexdigest()})
         with tempfile.TemporaryDirectory(dir=self.root, prefix=".publishing-") as scratch:
             fresh = Path(scratch) / "new"
             fresh.mkdir()
-            _write_durably(fresh / WEIGHTS, data)
+            _write_durably(fresh / file_of(card), data)
             _write_durably(fresh / CARD, card_text(card).encode())
             _swap_in(fresh, target, Path(scratch), replace=replace)
         return card
@@ -145,6 +174,11 @@ class ModelStore:
         scratch = self.root / card.name / f".{CARD}.new"
         _write_durably(scratch, card_text(card).encode())
         scratch.replace(self.root / card.name / CARD)
+
+
+def file_of(card: Card) -> str:
+    """The name of the file beside the card whose hash the card vouches for."""
+    return PROGRAMS[card.architecture].file if card.architecture in PROGRAMS else WEIGHTS
 
 
 def card_text(card: Card) -> str:

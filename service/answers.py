@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Self
 
@@ -9,6 +10,9 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from model_store.card import Card
+from service.activation import Change
+from service.findings import Detections
+from service.masks import MaskFile
 from service.options import NamedMode
 from service.suspicion import Suspicion
 
@@ -49,13 +53,18 @@ class SuspicionReport(BaseModel):
         )
 
 
-class PurifiedImage(BaseModel):
+class EncodedImage(BaseModel):
     """An image file inside JSON."""
 
     media_type: str
     width: int
     height: int
     base64: str
+
+    @classmethod
+    def of(cls, file: bytes, media_type: str, width: int, height: int) -> Self:
+        text = base64.b64encode(file).decode()
+        return cls(media_type=media_type, width=width, height=height, base64=text)
 
 
 class PurifyAnswer(BaseModel):
@@ -64,7 +73,7 @@ class PurifyAnswer(BaseModel):
     request_id: str
     purifier: str
     mode: ModeReport
-    image: PurifiedImage
+    image: EncodedImage
     suspicion: SuspicionReport
     timings_ms: dict[str, float]
 
@@ -90,6 +99,67 @@ class ClassifyAnswer(BaseModel):
     timings_ms: dict[str, float]
 
 
+class Box(BaseModel):
+    """Corners in pixels of the upright image, as fractions of a pixel; x grows to the right, y down."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+
+class DetectedObject(BaseModel):
+    """One object."""
+
+    label: str
+    index: int
+    score: float
+    box: Box
+
+
+class DetectAnswer(BaseModel):
+    """``POST /detect-robust``."""
+
+    request_id: str
+    model: str
+    purifier: str
+    mode: ModeReport
+    width: int = Field(description="of the image turned upright, which the boxes are in")
+    height: int
+    objects: list[DetectedObject] = Field(description="in the mean purified image, best first")
+    undefended: list[DetectedObject] | None = Field(description="in the image as it came; null unless compare=true")
+    suspicion: SuspicionReport
+    timings_ms: dict[str, float]
+
+
+class ClassShare(BaseModel):
+    """One class in a mask."""
+
+    label: str
+    index: int = Field(description="the value of its pixels in the mask")
+    share: float = Field(description="of all pixels, 0 to 1")
+
+
+class Segmentation(BaseModel):
+    """A mask, and the classes that it shows."""
+
+    classes: list[ClassShare] = Field(description="largest first, none that has no pixel")
+    mask: EncodedImage
+
+
+class SegmentAnswer(BaseModel):
+    """``POST /segment-robust`` with ``Accept: application/json``."""
+
+    request_id: str
+    model: str
+    purifier: str
+    mode: ModeReport
+    defended: Segmentation = Field(description="of the purified draws, their probabilities averaged pixel by pixel")
+    undefended: Segmentation | None = Field(description="of the image as it came; null unless compare=true")
+    suspicion: SuspicionReport
+    timings_ms: dict[str, float]
+
+
 class ServedModel(BaseModel):
     """A card, and whether its model is in memory."""
 
@@ -101,15 +171,60 @@ class ServedModels(BaseModel):
     """``GET /models``."""
 
     purifier: str = Field(description="the default purifier")
-    classifier: str = Field(description="the downstream classifier")
+    classifier: str | None = Field(description="the downstream classifier; null where there is none")
     labels: int = Field(description="how many labels the classifier knows")
+    segmenter: str | None = Field(description="the downstream segmenter; null where there is none")
+    detector: str | None = Field(description="the downstream detector; null where there is none")
     models: list[ServedModel]
+
+
+class ModelVersion(BaseModel):
+    """A model and its weights."""
+
+    name: str
+    sha256: str
+
+
+class ActivateAnswer(BaseModel):
+    """``POST /models/{name}/activate``."""
+
+    purifier: ModelVersion = Field(description="the default purifier now")
+    before: ModelVersion = Field(description="the default purifier until now")
+
+    @classmethod
+    def of(cls, change: Change) -> Self:
+        now, before = change.now, change.before
+        return cls(
+            purifier=ModelVersion(name=now.name, sha256=now.sha256),
+            before=ModelVersion(name=before.name, sha256=before.sha256),
+        )
 
 
 class Health(BaseModel):
     """``GET /health/...``."""
 
     status: str
+
+
+def detected(detections: Detections, labels: Sequence[str], threshold: float) -> list[DetectedObject]:
+    """The objects of a score of ``threshold`` or more, best first."""
+    rows = zip(detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True)
+    return [
+        DetectedObject(
+            label=labels[index], index=index, score=score, box=Box(x0=box[0], y0=box[1], x1=box[2], y1=box[3])
+        )
+        for box, score, index in rows
+        if score >= threshold
+    ]
+
+
+def segmented(mask: MaskFile, labels: Sequence[str], width: int, height: int) -> Segmentation:
+    """A mask inside JSON, with the shares of its classes."""
+    shares = sorted(enumerate(mask.shares), key=lambda entry: -entry[1])
+    return Segmentation(
+        classes=[ClassShare(label=labels[index], index=index, share=share) for index, share in shares if share > 0],
+        mask=EncodedImage.of(mask.file, "image/png", width, height),
+    )
 
 
 def best(probabilities: Tensor, labels: Sequence[str], count: int) -> list[Prediction]:

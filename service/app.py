@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from service import classify, health, models, page, purify
+from service import administration, classify, detect, health, models, page, purify, segment
 from service.body import BodyLimit
 from service.context import RequestContext
 from service.engine import Engine
 from service.problems import install_problem_handlers
 from service.settings import Settings
 from service.state import ServiceState
+from service.v2 import routes as inference_protocol
 
 DESCRIPTION = (
     "Purifies images of adversarial perturbations before a vision model sees them, with the method NRP "
@@ -34,10 +35,10 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     )
     app.state.service = state
     install_problem_handlers(app)
-    for room in (purify, classify, models, health, page):
+    for room in (purify, classify, detect, segment, models, administration, health, page, inference_protocol):
         app.include_router(room.router)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, in_flight=state.bodies)
-    app.add_middleware(RequestContext, metrics=state.metrics)  # added last: outermost
+    app.add_middleware(RequestContext, metrics=state.metrics, requests=state.requests)  # added last: outermost
     return app
 
 
@@ -53,5 +54,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.draining = True
         warming.cancel()
         await asyncio.wait([warming])
+        state.activation.close()
         await state.batcher.close(state.settings.drain_seconds)
         state.codec.close()

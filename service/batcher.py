@@ -12,13 +12,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
 import structlog
 
+from service.device_thread import DeviceThread
 from service.errors import DeadlineExceededError, EngineStoppedError, OverloadedError
 from service.isolation import Run, run_isolated
 
@@ -54,19 +54,20 @@ class _Waiting(Generic[P, R]):
 class Batcher(Generic[P, R]):
     """One queue, one loop, one device thread.
 
-    ``budget`` bounds the summed cost of a batch (one member may exceed it alone), ``max_waiting`` the queue.
+    ``budget`` bounds the summed cost of a batch (one member may exceed it alone) and may change from batch to batch;
+    ``max_waiting`` bounds the queue.
     """
 
     def __init__(
         self,
         run: Run[P, R],
         *,
-        budget: int,
+        budget: int | Callable[[], int],
         max_waiting: int,
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._run = run
-        self._budget = budget
+        self._budget: Callable[[], int] = budget if callable(budget) else partial(int, budget)
         self._max_waiting = max_waiting
         self._on_batch = on_batch
         self._buckets: dict[Hashable, deque[_Waiting[P, R]]] = {}
@@ -77,7 +78,7 @@ class Batcher(Generic[P, R]):
         self._loop_task: asyncio.Task[None] | None = None
         self._busy_since: float | None = None
         self._seconds_per_cost = 0.0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._thread = DeviceThread()
 
     def start(self) -> None:
         """Start the loop. Call once, inside the event loop."""
@@ -86,8 +87,8 @@ class Batcher(Generic[P, R]):
 
     @property
     def alive(self) -> bool:
-        """True while the loop runs. Once false, it stays false and every submit raises EngineStoppedError."""
-        return self._loop_task is not None and not self._loop_task.done()
+        """True while loop and device thread run. Once false, it stays false and submit raises EngineStoppedError."""
+        return self._loop_task is not None and not self._loop_task.done() and self._thread.alive
 
     @property
     def depth(self) -> int:
@@ -106,8 +107,8 @@ class Batcher(Generic[P, R]):
         return min(LONGEST_RETRY_AFTER, max(1, math.ceil(cost * self._seconds_per_cost)))
 
     async def on_device(self, work: Callable[[], T]) -> T:
-        """Run ``work`` on the device thread, between batches."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """Run ``work`` on the device thread, between batches. Raises EngineStoppedError once that has ended."""
+        return await asyncio.wrap_future(self._thread.submit(work))
 
     async def submit(self, payload: P, *, key: Hashable, cost: int, deadline: float) -> Waited[R]:
         """Queue ``payload`` and wait for its result; cancelling the call drops it from the queue.
@@ -144,7 +145,7 @@ class Batcher(Generic[P, R]):
             for task in late:
                 task.cancel()
             await asyncio.wait([self._loop_task])
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.stop()
 
     def _forget_if_waiting(self, key: Hashable, item: _Waiting[P, R]) -> None:
         bucket = self._buckets.get(key)
@@ -193,7 +194,7 @@ class Batcher(Generic[P, R]):
         """The head of ``bucket`` up to the budget, without those that gave up or came too late."""
         now = asyncio.get_running_loop().time()
         batch: list[_Waiting[P, R]] = []
-        left = self._budget
+        left = self._budget()
         while bucket and (not batch or bucket[0].cost <= left):
             item = bucket.popleft()
             if item.deadline <= now:
@@ -209,7 +210,7 @@ class Batcher(Generic[P, R]):
         self._on_batch(len(batch))
         work = partial(run_isolated, self._run, [item.payload for item in batch])
         try:
-            outcomes = await loop.run_in_executor(self._thread, work)
+            outcomes = await asyncio.wrap_future(self._thread.submit(work))
         finally:
             self._busy_since = None
         self._learn_pace(loop.time() - begun, sum(item.cost for item in batch))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from torch import Tensor
 
 from service.answers import ClassifyAnswer, ModeReport, SuspicionReport, best
 from service.documentation import image_body, image_problems
-from service.errors import InvalidParameterError, UnknownNameError
+from service.downstream import Downstream
+from service.errors import InvalidParameterError
+from service.findings import probabilities_of
 from service.negotiation import negotiate
 from service.options import ClassifyQuery
 from service.pipeline import Order, Outcome, answer_request, make_order
@@ -37,18 +38,15 @@ async def classify_robust(
 ) -> Response:
     """Send a picture, get labels with probabilities, averaged over the mode's draws, and a suspicion report."""
     negotiate(request.headers.get("accept"), [JSON])
-    _check(state, query)
-    order = make_order(state.engine, state.settings.max_draws, query, classify=True)
+    order = make_order(state.engine, state.settings.max_draws, query, task="classifier")
+    _check_top_k(state.engine.downstream("classifier"), query)
     data = await read_upload(request, state.settings.request_timeout_s)
     outcome = await answer_request(request, state, order, data)
-    answer = _as_json(state, query, order, outcome, record_of(request.scope).request_id)
+    answer = _as_json(state.engine.downstream("classifier"), query, order, outcome, record_of(request.scope).request_id)
     return Response(answer.model_dump_json(), media_type=JSON, headers=report_headers(order, outcome))
 
 
-def _check(state: ServiceState, query: ClassifyQuery) -> None:
-    classifier = state.engine.classifier
-    if query.model is not None and query.model != classifier.name:
-        raise UnknownNameError(f"model: there is no classifier {query.model[:80]!r} here; there is: {classifier.name}")
+def _check_top_k(classifier: Downstream, query: ClassifyQuery) -> None:
     if query.top_k is not None and query.top_k > len(classifier.labels):
         raise InvalidParameterError(
             f"top_k: {query.top_k} asked for, but {classifier.name} knows {len(classifier.labels)} labels"
@@ -56,26 +54,17 @@ def _check(state: ServiceState, query: ClassifyQuery) -> None:
 
 
 def _as_json(
-    state: ServiceState, query: ClassifyQuery, order: Order, outcome: Outcome, request_id: str
+    classifier: Downstream, query: ClassifyQuery, order: Order, outcome: Outcome, request_id: str
 ) -> ClassifyAnswer:
-    classifier = state.engine.classifier
     count = DEFAULT_TOP_K if query.top_k is None else query.top_k
-    predictions = best(_present(outcome.answer.probabilities), classifier.labels, count)
-    undefended = best(_present(outcome.answer.undefended), classifier.labels, count) if query.compare else None
+    defended, undefended = (probabilities_of(f) for f in (outcome.answer.defended, outcome.answer.undefended))
     return ClassifyAnswer(
         request_id=request_id,
         model=classifier.name,
         purifier=order.card.name,
         mode=ModeReport.of(order.mode),
-        predictions=predictions,
-        undefended=undefended,
+        predictions=best(defended, classifier.labels, count),
+        undefended=best(undefended, classifier.labels, count) if query.compare else None,
         suspicion=SuspicionReport.of(outcome.suspicion),
         timings_ms=outcome.timings.stages,
     )
-
-
-def _present(probabilities: Tensor | None) -> Tensor:
-    """The engine classifies whenever it was told to; anything else is a defect."""
-    if probabilities is None:
-        raise AssertionError("the engine returned no probabilities for a classification")
-    return probabilities

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import deque
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -12,27 +13,31 @@ from typing import Any
 from tqdm import tqdm
 
 from model_store.errors import NrpError
+from model_store.official import Kind
 from service.answers import ModeReport, SuspicionReport, best
 from service.app import create_app
 from service.engine import Engine
+from service.findings import probabilities_of
 from service.images import encode
-from service.logs import configure_logs
+from service.logs import configure_logs, log_to_standard_error
 from service.options import PurifyQuery
 from service.pipeline import Order, make_order
 from service.plan import Errand, find_images, make_plan
 from service.server import serve
 from service.settings import Settings, load_settings
 from service.suspicion import judge
-from service.workbench import Done, Failed, Workbench
+from service.workbench import WINDOW_PIXELS, Done, Failed, Workbench
 
-# Encoded images on their way to the disk; bounds what is held in memory when the disk is slow.
-WRITING_AHEAD = 32
+# Images on their way to the disk; bounds what is held in memory when encoding or the disk is slow.
+WRITING_AHEAD = 64
 
 
 def configure_serve(parser: argparse.ArgumentParser) -> None:
     """Options of ``nrp serve``."""
     _add_model_options(parser)
     parser.add_argument("--classifier", metavar="NAME", help="classifier in the store, or torchvision:NAME")
+    parser.add_argument("--segmenter", metavar="NAME", help="segmenter in the store, torchvision:NAME, or none")
+    parser.add_argument("--detector", metavar="NAME", help="detector in the store, torchvision:NAME, or none")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1: this machine only)")
     parser.add_argument("--port", type=int, help="port to listen on (default 8000)")
     everything_else = "Everything else is set by NRP_* variables; an option here overrides its variable."
@@ -41,7 +46,8 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
 
 def run_serve(args: argparse.Namespace) -> int:
     """Load and verify the models, then serve until SIGTERM or Ctrl-C."""
-    settings = load_settings(**_chosen(args), host=args.host, port=args.port, classifier=args.classifier)
+    downstream = {"classifier": args.classifier, "segmenter": args.segmenter, "detector": args.detector}
+    settings = load_settings(**_chosen(args), **downstream, host=args.host, port=args.port)
     app = create_app(settings)
     configure_logs(settings)
     return serve(app, settings)
@@ -57,10 +63,11 @@ def configure_purify(parser: argparse.ArgumentParser) -> None:
 
 def run_purify(args: argparse.Namespace) -> int:
     """Purify files and folders into another folder; 1 if any file failed."""
+    log_to_standard_error()
     errands = {e.source: e for e in make_plan(args.inputs, args.output, force_png=args.format == "png")}
     settings = load_settings(**_chosen(args))
-    engine = Engine(settings, classify=False)
-    order = _order(engine, settings, args, classify=False)
+    engine = Engine(settings, tasks=())
+    order = _order(engine, settings, args)
     bench = Workbench(engine, threads=settings.codec_threads, max_pixels=settings.max_pixels)
     try:
         failures = _purify_all(bench, errands, order, args.seed)
@@ -85,10 +92,11 @@ def configure_classify(parser: argparse.ArgumentParser) -> None:
 
 def run_classify(args: argparse.Namespace) -> int:
     """Classify files and folders after purifying; 1 if any file failed."""
+    log_to_standard_error()
     sources = list(dict.fromkeys(source for source, _ in find_images(args.inputs)))
     settings = load_settings(**_chosen(args), classifier=args.classifier)
-    engine = Engine(settings)
-    order = _order(engine, settings, args, classify=True)
+    engine = Engine(settings, tasks=["classifier"])
+    order = _order(engine, settings, args, "classifier")
     bench = Workbench(engine, threads=settings.codec_threads, max_pixels=settings.max_pixels)
     rows: dict[Path, dict[str, Any]] = {}
     failures = []
@@ -142,35 +150,40 @@ def _chosen(args: argparse.Namespace) -> dict[str, Any]:
     return {"model_store": args.store, "purifier": args.purifier, "device": args.device}
 
 
-def _order(engine: Engine, settings: Settings, args: argparse.Namespace, *, classify: bool) -> Order:
+def _order(engine: Engine, settings: Settings, args: argparse.Namespace, task: Kind | None = None) -> Order:
     return make_order(
-        engine, settings.max_draws, PurifyQuery(mode=args.mode, samples=args.samples, seed=args.seed), classify=classify
+        engine, settings.max_draws, PurifyQuery(mode=args.mode, samples=args.samples, seed=args.seed), task=task
     )
 
 
 def _purify_all(bench: Workbench, errands: dict[Path, Errand], order: Order, seed: int | None) -> list[Failed]:
     """Purify and write; writing happens beside the purifying."""
     failures: list[Failed] = []
-    writing: list[Future[Failed | None]] = []
+    writing: deque[tuple[int, Future[Failed | None]]] = deque()
     with tqdm(total=len(errands), unit="image") as bar:
         for outcome in bench.outcomes(list(errands), order, seed):
             if isinstance(outcome, Failed):
                 failures.append(outcome)
             else:
-                writing.append(bench.pool.submit(_write, outcome, errands[outcome.source]))
-            if len(writing) > 2 * WRITING_AHEAD:
-                writing, ready = writing[WRITING_AHEAD:], writing[:WRITING_AHEAD]
-                failures += [failure for future in ready if (failure := future.result()) is not None]
+                pixels = outcome.image.width * outcome.image.height
+                writing.append((pixels, bench.pool.submit(_write, outcome, errands[outcome.source])))
+            while len(writing) > WRITING_AHEAD or sum(pixels for pixels, _ in writing) > WINDOW_PIXELS:
+                failures += _failure(writing.popleft()[1])
             bar.update()
-        failures += [failure for future in writing if (failure := future.result()) is not None]
-    return failures
+    return failures + [failure for _, future in writing for failure in _failure(future)]
+
+
+def _failure(written: Future[Failed | None]) -> list[Failed]:
+    """Wait until one image is written; what went wrong, if anything did."""
+    failed = written.result()
+    return [] if failed is None else [failed]
 
 
 def _write(done: Done, errand: Errand) -> Failed | None:
     """Encode and write one image; it appears whole or not at all."""
     scratch = errand.target.with_name(f".{errand.target.name}.part")
     try:
-        data = encode(done.answer.purified, done.image.alpha, errand.image_format)
+        data = encode(done.answer.purified, done.image.alpha, errand.image_format, done.image.profile)
         errand.target.parent.mkdir(parents=True, exist_ok=True)
         scratch.write_bytes(data)
         scratch.replace(errand.target)
@@ -183,14 +196,13 @@ def _write(done: Done, errand: Errand) -> Failed | None:
 
 def _row(done: Done, engine: Engine, order: Order, args: argparse.Namespace) -> dict[str, Any]:
     """One file's answer, as it is printed."""
-    answer, labels = done.answer, engine.classifier.labels
-    defended, undefended = answer.probabilities, answer.undefended
-    if defended is None or undefended is None:
-        raise AssertionError("the engine returned no probabilities for a classification")
+    answer, classifier = done.answer, engine.downstream("classifier")
+    defended, undefended = probabilities_of(answer.defended), probabilities_of(answer.undefended)
+    labels = classifier.labels
     suspicion = judge(done.image.pixels, answer.purified, undefended, defended)
     return {
         "file": str(done.source),
-        "model": engine.classifier.name,
+        "model": classifier.name,
         "purifier": order.card.name,
         "mode": ModeReport.of(order.mode).model_dump(),
         "predictions": [p.model_dump() for p in best(defended, labels, args.top_k)],

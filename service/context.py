@@ -12,11 +12,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import CLIENT_CLOSED_REQUEST
+from service.in_flight import RequestsInFlight
 from service.metrics import Metrics
 from service.problems import unexpected_problem
 from service.record import RequestRecord, begin_record
 
-_PROBES = frozenset({"/health/live", "/health/ready", "/metrics"})
+_PROBES = frozenset({"/health/live", "/health/ready", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
 log = structlog.get_logger()
 
@@ -24,9 +25,10 @@ log = structlog.get_logger()
 class RequestContext:
     """The outermost middleware."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, requests: RequestsInFlight) -> None:
         self.app = app
         self.metrics = metrics
+        self.requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,7 +45,7 @@ class RequestContext:
             await send(message)
 
         begun = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=record.request_id):
+        with self.requests.counting(), structlog.contextvars.bound_contextvars(request_id=record.request_id):
             try:
                 await self.app(scope, receive, send_marked)
             except Exception:  # the last place that can answer; logged with its traceback

@@ -29,7 +29,7 @@ def problems(**reasons: str) -> dict[int | str, dict[str, Any]]:
 def image_problems() -> dict[int | str, dict[str, Any]]:
     """What can go wrong with an image."""
     return problems(
-        s404="unknown purifier or classifier",
+        s404="unknown purifier or model, or this service has no model for the task",
         s406="none of the media types in Accept can be made",
         s408="the body did not arrive in time",
         s413="the body is longer than the limit",
@@ -42,7 +42,26 @@ def image_problems() -> dict[int | str, dict[str, Any]]:
 
 
 def image_answer() -> dict[str, Any]:
-    """The answer that is an image."""
+    """The answer that is a purified image."""
+    return {
+        "description": "the purified image, of the same size; PNG unless Accept says otherwise. PNG and WebP are "
+        "lossless and keep the image's alpha; JPEG drops it; PNG keeps 16 bits a channel where the image has them",
+        "content": {f"image/{kind}": _binary() for kind in ("png", "jpeg", "webp")},
+        "headers": _report_headers(),
+    }
+
+
+def mask_answer() -> dict[str, Any]:
+    """The answer that is a mask."""
+    return {
+        "description": "a palette PNG of the image's size whose pixel values are class numbers, unless Accept or "
+        "compare=true ask for JSON",
+        "content": {"image/png": _binary()},
+        "headers": _report_headers(),
+    }
+
+
+def _report_headers() -> dict[str, Any]:
     headers = {
         "X-Request-ID": "the client's own where it sent one, else a fresh one",
         "X-NRP-Purifier": "the purifier used",
@@ -50,12 +69,7 @@ def image_answer() -> dict[str, Any]:
         "X-NRP-Suspicion": "root mean square change, in levels of 255; uncalibrated",
         "Server-Timing": "milliseconds in decode, queue, purify, downstream, encode",
     }
-    return {
-        "description": "the purified image, of the same size; PNG unless Accept says otherwise. PNG and WebP are "
-        "lossless and keep the image's alpha; JPEG drops it",
-        "content": {f"image/{kind}": _binary() for kind in ("png", "jpeg", "webp")},
-        "headers": {name: {"description": what, "schema": {"type": "string"}} for name, what in headers.items()},
-    }
+    return {name: {"description": what, "schema": {"type": "string"}} for name, what in headers.items()}
 
 
 def _binary() -> dict[str, Any]:

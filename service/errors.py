@@ -5,9 +5,11 @@ NrpError                            (model_store.errors) raised on purpose; its 
 └─ ServiceError
    ├─ SettingsError                 the environment or the command line does not make valid settings
    ├─ CommandInputError             files named on the command line cannot be worked on as asked
+   ├─ BenchError                    (service.bench.errors) a measurement cannot be made as asked
    ├─ RequestError                  the caller can put it right
    │  ├─ InvalidParameterError      a query parameter's value cannot be honoured here
    │  ├─ UnknownNameError           no model of that name is served
+   │  ├─ NoDownstreamError          this service has no model of that task
    │  ├─ NotAcceptableError         none of the media types in Accept can be made
    │  ├─ BodyTooLargeError          more bytes than max_body_bytes
    │  ├─ UploadTimeoutError         the body did not arrive in time
@@ -16,7 +18,10 @@ NrpError                            (model_store.errors) raised on purpose; its 
    │  ├─ UnreadableImageError       an image of a supported format, but empty, broken or truncated
    │  ├─ TooManyPixelsError         the header announces more pixels than max_pixels
    │  ├─ AnimatedImageError         more than one frame
-   │  └─ UnencodableImageError      the format asked for cannot hold an image of this size
+   │  ├─ UnencodableImageError      the format asked for cannot hold an image of this size
+   │  ├─ MalformedInferenceError    a request of the Open Inference Protocol is broken or asks for what is not served
+   │  ├─ ForbiddenError             an operator's route, and the admin key is unset, missing or wrong
+   │  └─ UnusableCheckpointError    a model of the store cannot be put in service
    ├─ ClientDisconnectedError       nobody is waiting for the answer any more
    ├─ OverloadedError               no room now; retry_after says when to come back
    ├─ DeadlineExceededError         the answer would come later than request_timeout_s
@@ -59,6 +64,10 @@ class UnknownNameError(RequestError):
     """No model of that name is served."""
 
 
+class NoDownstreamError(RequestError):
+    """The operator left out the model of this task."""
+
+
 class NotAcceptableError(RequestError):
     """No media type in Accept can be made."""
 
@@ -93,6 +102,18 @@ class AnimatedImageError(RequestError):
 
 class UnencodableImageError(RequestError):
     """The format asked for cannot hold this image."""
+
+
+class MalformedInferenceError(RequestError):
+    """A request of the Open Inference Protocol cannot be understood or honoured."""
+
+
+class ForbiddenError(RequestError):
+    """The route is the operator's and the caller has not shown the admin key."""
+
+
+class UnusableCheckpointError(RequestError):
+    """A model of the store cannot be put in service; what was in service still is."""
 
 
 class ClientDisconnectedError(ServiceError):
@@ -157,6 +178,7 @@ HTTP_MEANINGS: Mapping[type[Exception], HttpMeaning] = MappingProxyType(
     {
         InvalidParameterError: HttpMeaning(422, "invalid-parameter", "Invalid query parameter"),
         UnknownNameError: HttpMeaning(404, "unknown-model", "Unknown model"),
+        NoDownstreamError: HttpMeaning(404, "no-downstream-model", "No model for this task"),
         NotAcceptableError: HttpMeaning(406, "not-acceptable", "Not acceptable"),
         BodyTooLargeError: HttpMeaning(413, "body-too-large", "Body too large"),
         UploadTimeoutError: HttpMeaning(408, "upload-timeout", "Upload took too long"),
@@ -166,6 +188,9 @@ HTTP_MEANINGS: Mapping[type[Exception], HttpMeaning] = MappingProxyType(
         TooManyPixelsError: HttpMeaning(422, "too-many-pixels", "Too many pixels"),
         AnimatedImageError: HttpMeaning(422, "animated-image", "Animated image"),
         UnencodableImageError: HttpMeaning(422, "unencodable-image", "Format cannot hold this image"),
+        MalformedInferenceError: HttpMeaning(400, "malformed-inference", "Malformed inference request"),
+        ForbiddenError: HttpMeaning(403, "forbidden", "Forbidden"),
+        UnusableCheckpointError: HttpMeaning(409, "unusable-checkpoint", "Checkpoint cannot be put in service"),
         ClientDisconnectedError: HttpMeaning(CLIENT_CLOSED_REQUEST, "client-closed-request", "Client closed request"),
         OverloadedError: HttpMeaning(429, "overloaded", "Too many requests in flight"),
         DeadlineExceededError: HttpMeaning(504, "deadline-exceeded", "Deadline exceeded"),

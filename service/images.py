@@ -1,7 +1,8 @@
 """Image files to pixels and back: what is accepted, and in which state it reaches the models.
 
 Only still JPEG, PNG, WebP, BMP and GIF images are opened. The header's size is checked before anything is decoded;
-then the image is turned upright (EXIF), brought to sRGB (ICC) and to 8 bits a channel, and its alpha kept aside.
+then the image is turned upright (EXIF), brought to sRGB (ICC) and to 8 bits a channel, and its alpha and its profile
+kept aside. A PNG of 16 bits a channel can keep them; its numbers then stay in its own colour space.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
+import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from model_store.pixels import bytes_to_image, image_to_bytes
-from service.colour import to_srgb
+from service.colour import can_hold_rgb, from_srgb, to_srgb
 from service.errors import (
     AnimatedImageError,
     TooManyPixelsError,
@@ -28,6 +30,7 @@ from service.errors import (
     UnreadableImageError,
     UnsupportedImageError,
 )
+from service.sixteen_bit import is_sixteen_bit, read_sixteen_bit, to_eight, upright, write_sixteen_bit
 
 ImageFormat = Literal["PNG", "JPEG", "WEBP"]
 
@@ -63,6 +66,7 @@ class OpenedImage:
     image: Image.Image
     width: int
     height: int
+    data: bytes
 
     @property
     def charge(self) -> int:
@@ -72,10 +76,12 @@ class OpenedImage:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """Upright sRGB ``pixels``, uint8 (3, H, W); ``alpha`` (mode L, H x W) or None; ``notes`` for the log."""
+    """Upright ``pixels``, uint8 sRGB or uint16 (3, H, W); ``alpha`` (mode L or I;16, H x W) or None; ``notes`` for the
+    log. ``profile``: the ICC profile that the image came in, where an answer can be given in it."""
 
     pixels: Tensor
     alpha: Image.Image | None = None
+    profile: bytes | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -112,48 +118,88 @@ def open_image(data: bytes, max_pixels: int) -> OpenedImage:
     _check_size(image.width, image.height, max_pixels)
     if moving:
         raise AnimatedImageError(f"the {image.format} image is animated; send a still image")
-    return OpenedImage(image, *image.size)
+    return OpenedImage(image, *image.size, data)
 
 
-def decode(opened: OpenedImage) -> DecodedImage:
-    """Decode an opened image. Raises UnreadableImageError where its data is broken or truncated."""
+def decode(opened: OpenedImage, *, deep: bool = False) -> DecodedImage:
+    """Decode an opened image; ``deep``: keep 16 bits where it has them.
+
+    Raises UnreadableImageError where its data is broken or truncated.
+    """
     image = opened.image
+    if deep and is_sixteen_bit(image):
+        return _decode_deep(opened)
     with _parsing("its data is broken or truncated"):
         image.load()
         base, alpha = _split_alpha(image)
-    rgb, notes = to_srgb(base, image.info.get("icc_profile"))
+    icc = image.info.get("icc_profile")
+    rgb, notes = to_srgb(base, icc)
     turn = _UPRIGHT.get(_orientation(image))
     if turn is not None:
         rgb = rgb.transpose(turn)
         alpha = None if alpha is None else alpha.transpose(turn)
-    return DecodedImage(image_to_bytes(rgb), alpha, notes)
+    kept = icc if base.mode == "RGB" and not notes and can_hold_rgb(icc) else None
+    return DecodedImage(image_to_bytes(rgb), alpha, kept, notes)
 
 
-def read(data: bytes, max_pixels: int) -> DecodedImage:
+def _decode_deep(opened: OpenedImage) -> DecodedImage:
+    with _parsing("its data is broken or truncated"):
+        levels = read_sixteen_bit(opened.data)
+        opened.image.load()  # what comes after the pixels: EXIF may
+    levels = upright(levels, _orientation(opened.image))
+    icc = opened.image.info.get("icc_profile")
+    kept = icc if can_hold_rgb(icc) else None
+    notes = ("ICC profile is of no RGB space; dropped",) if icc and kept is None else ()
+    pixels = torch.from_numpy(np.ascontiguousarray(levels[..., :3].transpose(2, 0, 1)))
+    alpha = Image.fromarray(np.ascontiguousarray(levels[..., 3])) if levels.shape[-1] == 4 else None
+    return DecodedImage(pixels, alpha, kept, notes)
+
+
+def read(data: bytes, max_pixels: int, *, deep: bool = False) -> DecodedImage:
     """``decode(open_image(...))``, for callers that need no admission in between."""
-    return decode(open_image(data, max_pixels))
+    return decode(open_image(data, max_pixels), deep=deep)
 
 
-def encode(pixels: Tensor, alpha: Image.Image | None, image_format: ImageFormat) -> bytes:
-    """Encode uint8 (3, H, W). PNG and WebP are lossless and carry ``alpha``; JPEG (quality 95, 4:4:4) drops it.
+def encode(pixels: Tensor, alpha: Image.Image | None, image_format: ImageFormat, profile: bytes | None = None) -> bytes:
+    """Encode (3, H, W): uint8 sRGB, converted to ``profile`` where given, or uint16 in the space of ``profile``.
 
-    Raises UnencodableImageError where a side is longer than the format can hold.
+    PNG and WebP are lossless and carry ``alpha``; JPEG (quality 95, 4:4:4) drops it. Only PNG keeps 16 bits. Raises
+    UnencodableImageError where a side is longer than the format can hold.
     """
-    image = bytes_to_image(pixels)
-    if max(image.size) > LONGEST_SIDE[image_format]:
+    height, width = pixels.shape[-2:]
+    if max(width, height) > LONGEST_SIDE[image_format]:
         raise UnencodableImageError(
             f"{image_format} holds at most {LONGEST_SIDE[image_format]} pixels a side, the image is "
-            f"{image.width}x{image.height}; ask for PNG"
+            f"{width}x{height}; ask for PNG"
         )
+    if pixels.dtype == torch.uint16:
+        return _encode_deep(pixels, alpha, image_format, profile)
+    image = bytes_to_image(pixels)
+    return _encode_image(image if profile is None else from_srgb(image, profile), alpha, image_format, profile)
+
+
+def _encode_deep(pixels: Tensor, alpha: Image.Image | None, image_format: ImageFormat, profile: bytes | None) -> bytes:
+    levels = pixels.numpy().transpose(1, 2, 0)
+    if image_format != "PNG":
+        small = None if alpha is None else Image.fromarray(to_eight(np.asarray(alpha, dtype=np.uint16)))
+        return _encode_image(Image.fromarray(to_eight(levels)), small, image_format, profile)
+    if alpha is not None:
+        levels = np.concatenate([levels, np.asarray(alpha, dtype=np.uint16)[..., None]], axis=-1)
+    return write_sixteen_bit(levels, profile)
+
+
+def _encode_image(
+    image: Image.Image, alpha: Image.Image | None, image_format: ImageFormat, profile: bytes | None
+) -> bytes:
     if alpha is not None and image_format != "JPEG":
         image.putalpha(alpha)
     out = io.BytesIO()
     if image_format == "PNG":
-        image.save(out, "PNG", compress_level=3)  # a purified photo barely shrinks further, only slower
+        image.save(out, "PNG", compress_level=3, icc_profile=profile)  # more barely shrinks a photo, only slower
     elif image_format == "JPEG":
-        image.save(out, "JPEG", quality=95, subsampling=0)
-    else:
-        image.save(out, "WEBP", lossless=True, quality=20, method=1, exact=True)  # here quality means effort
+        image.save(out, "JPEG", quality=95, subsampling=0, icc_profile=profile)
+    else:  # here quality means effort
+        image.save(out, "WEBP", lossless=True, quality=20, method=1, exact=True, icc_profile=profile or b"")
     return out.getvalue()
 
 

@@ -11,6 +11,11 @@ from structlog.types import Processor
 from service.settings import Settings
 
 
+def log_to_standard_error() -> None:
+    """For commands whose standard output is their result: what the engine logs for a person stays out of it."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+
 def configure_logs(settings: Settings) -> None:
     """Set the process's logging up. Called by the command that owns the process, never by the application."""
     shared: list[Processor] = [

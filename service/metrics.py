@@ -59,6 +59,10 @@ class Metrics:
         """Name a model that is in service."""
         self._model_info.labels(name, sha256).set(1)
 
+    def no_model(self, name: str, sha256: str) -> None:
+        """Take back ``model``: it is in service no more."""
+        self._model_info.remove(name, sha256)
+
     def text(self) -> bytes:
         """The exposition format."""
         return generate_latest(self.registry)

@@ -18,11 +18,14 @@ router = APIRouter(tags=["models"])
 async def list_models(state: Annotated[ServiceState, Depends(state_of)]) -> ServedModels:
     """Every card in the store, and which of the models are in memory."""
     engine = state.engine
-    loaded = engine.loaded
+    loaded, models = engine.loaded, engine.downstreams.models
+    names = {model.kind: model.name for model in models}
     return ServedModels(
         purifier=engine.default_purifier,
-        classifier=engine.classifier.name,
-        labels=len(engine.classifier.labels),
+        classifier=names.get("classifier"),
+        labels=sum(len(model.labels) for model in models if model.kind == "classifier"),
+        segmenter=names.get("segmenter"),
+        detector=names.get("detector"),
         models=[ServedModel(loaded=name in loaded, card=card) for name, card in engine.cards.items()],
     )
 

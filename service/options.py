@@ -43,12 +43,29 @@ class PurifyQuery(BaseModel):
     )
 
 
-class ClassifyQuery(PurifyQuery):
+class DownstreamQuery(PurifyQuery):
+    """Query parameters of every route that hands the purified image to a model."""
+
+    model: str | None = Field(default=None, description="the model's name; the loaded one is the only one")
+    compare: bool = Field(default=False, description="also return what the model says of the image as it came")
+
+
+class ClassifyQuery(DownstreamQuery):
     """Query parameters of ``POST /classify-robust``."""
 
-    model: str | None = Field(default=None, description="the classifier's name; the loaded one is the only one")
     top_k: int | None = Field(default=None, ge=1, description="labels to return, best first; 5 by default")
-    compare: bool = Field(default=False, description="also return what the classifier says of the image as it came")
+
+
+class DetectQuery(DownstreamQuery):
+    """Query parameters of ``POST /detect-robust``."""
+
+    score_threshold: float = Field(
+        default=0.5, ge=0, le=1, description="least score of an object that is returned; detectors give none below 0.05"
+    )
+
+
+class SegmentQuery(DownstreamQuery):
+    """Query parameters of ``POST /segment-robust``."""
 
 
 @dataclass(frozen=True)

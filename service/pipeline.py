@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from fastapi import Request
 
 from model_store.card import Card
-from service.engine import Answer, Engine, Job
-from service.errors import ClientDisconnectedError, DeadlineExceededError, UnknownNameError
+from model_store.official import Kind
+from service.connection import carry_out
+from service.downstream import Downstream
+from service.engine import Engine
+from service.errors import TooManyPixelsError, UnknownNameError
+from service.findings import ClassMask, Finding
 from service.images import DecodedImage, ImageFormat, OpenedImage, decode, encode, open_image
-from service.options import NamedMode, PurifyQuery, choose_mode, choose_seed
+from service.job import Answer, Job
+from service.masks import MaskFile, encode_mask
+from service.options import DownstreamQuery, NamedMode, PurifyQuery, choose_mode, choose_seed
 from service.record import record_of
 from service.state import ServiceState
 from service.suspicion import Suspicion, judge
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be made of one image; ``encode_as`` None: no image file is wanted back."""
+    """What is to be made of one image.
+
+    ``task``: which downstream model is asked, and with ``compare`` about the image as it came, too. ``encode_as`` None:
+    no purified image file is wanted back.
+    """
 
     card: Card
     mode: NamedMode
     seed: int
-    classify: bool = False
+    task: Kind | None = None
+    compare: bool = False
     encode_as: ImageFormat | None = None
 
 
@@ -61,20 +69,30 @@ class Timings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One image's answer. ``file`` is the purified image, encoded, where that was ordered."""
+    """One image's answer.
+
+    ``file`` is the purified image, encoded, where that was ordered; ``mask`` and ``undefended_mask`` are a segmenter's.
+    """
 
     width: int
     height: int
     file: bytes | None
+    mask: MaskFile | None
+    undefended_mask: MaskFile | None
     answer: Answer
     suspicion: Suspicion
     timings: Timings
 
 
 def make_order(
-    engine: Engine, max_draws: int, query: PurifyQuery, *, classify: bool = False, encode_as: ImageFormat | None = None
+    engine: Engine,
+    max_draws: int,
+    query: PurifyQuery,
+    *,
+    task: Kind | None = None,
+    encode_as: ImageFormat | None = None,
 ) -> Order:
-    """Resolve the names in a query. Raises UnknownNameError or InvalidParameterError."""
+    """Resolve the names in a query. Raises UnknownNameError, NoDownstreamError or InvalidParameterError."""
     name = query.purifier if query.purifier is not None else engine.default_purifier
     card = engine.purifiers.get(name)
     if card is None:
@@ -87,7 +105,28 @@ def make_order(
         samples=query.samples,
         max_draws=max_draws,
     )
-    return Order(card, mode, choose_seed(query.seed), classify, encode_as)
+    compare = isinstance(query, DownstreamQuery) and query.compare
+    if task is not None:
+        _check_model(engine.downstream(task), query)
+    return Order(card, mode, choose_seed(query.seed), task, compare, encode_as)
+
+
+def check_size(engine: Engine, order: Order, width: int, height: int) -> None:
+    """Raises TooManyPixelsError where the model that ``order`` asks would fill the memory with such an image."""
+    if order.task is None:
+        return
+    model = engine.downstream(order.task)
+    if not model.scales and width * height > engine.tile_pixels:
+        raise TooManyPixelsError(
+            f"the image is {width}x{height} pixels; {model.name} looks at images as they are and takes "
+            f"{engine.tile_pixels} in all: make it smaller"
+        )
+
+
+def _check_model(model: Downstream, query: PurifyQuery) -> None:
+    asked = query.model if isinstance(query, DownstreamQuery) else None
+    if asked is not None and asked != model.name:
+        raise UnknownNameError(f"model: there is no {model.kind} {asked[:80]!r} here; there is: {model.name}")
 
 
 async def answer_request(request: Request, state: ServiceState, order: Order, data: bytes) -> Outcome:
@@ -97,14 +136,10 @@ async def answer_request(request: Request, state: ServiceState, order: Order, da
     """
     facts = record_of(request.scope).facts
     facts.update(purifier=order.card.name, mode=order.mode.name, draws=order.mode.mode.draws, seed=order.seed)
-    within = state.settings.request_timeout_s
-    deadline = asyncio.get_running_loop().time() + within
-    try:
-        async with asyncio.timeout_at(deadline):
-            outcome = await _while_connected(request, _work(state, order, data, deadline, facts))
-    except TimeoutError as error:
-        raise DeadlineExceededError(f"no answer within {within:g} s; retry later or send a smaller image") from error
-    _measure(state, outcome)
+    outcome = await carry_out(
+        request, state.settings.request_timeout_s, lambda deadline: _work(state, order, data, deadline, facts)
+    )
+    measure(state, outcome.timings, [outcome.suspicion])
     return outcome
 
 
@@ -113,68 +148,50 @@ async def _work(state: ServiceState, order: Order, data: bytes, deadline: float,
     with timings.measuring("decode"):
         opened: OpenedImage = await state.codec.run(open_image, data, state.settings.max_pixels)
     facts["pixels"] = opened.width * opened.height
+    check_size(state.engine, order, opened.width, opened.height)
     with state.pixels.holding(opened.charge):
         with timings.measuring("decode"):
-            image: DecodedImage = await state.codec.run(decode, opened)
+            image: DecodedImage = await state.codec.run(decode, opened, deep=order.encode_as == "PNG")
+        del opened  # Pillow's copy of the pixels, not to be held while the image waits
         for note in image.notes:
             log.warning("image_note", note=note)
         answer = await _on_device(state, order, image, deadline, timings)
         with timings.measuring("encode"):
-            suspicion, file = await state.codec.run(_conclude, image, answer, order.encode_as)
-    return Outcome(image.width, image.height, file, answer, suspicion, timings)
+            return await state.codec.run(_conclude, image, answer, order, timings)
 
 
 async def _on_device(
     state: ServiceState, order: Order, image: DecodedImage, deadline: float, timings: Timings
 ) -> Answer:
-    job = Job(image.pixels, order.card.name, order.mode.mode, order.seed, order.classify)
+    job = Job(image.pixels, order.card.name, order.mode.mode, order.seed, order.task, order.compare)
     try:
         waited = await state.batcher.submit(job, key=job.key, cost=job.cost, deadline=deadline)
     finally:
         job.abandoned.set()
     timings.add("queue", waited.queued_s)
     timings.add("purify", waited.result.purify_s)
-    if order.classify:
+    if order.task is not None:
         timings.add("downstream", waited.result.downstream_s)
     return waited.result
 
 
-def _conclude(image: DecodedImage, answer: Answer, encode_as: ImageFormat | None) -> tuple[Suspicion, bytes | None]:
-    suspicion = judge(image.pixels, answer.purified, answer.undefended, answer.probabilities)
-    return suspicion, None if encode_as is None else encode(answer.purified, image.alpha, encode_as)
+def _conclude(image: DecodedImage, answer: Answer, order: Order, timings: Timings) -> Outcome:
+    suspicion = judge(image.pixels, answer.purified, answer.undefended, answer.defended)
+    file = None if order.encode_as is None else encode(answer.purified, image.alpha, order.encode_as, image.profile)
+    mask, undefended_mask = _mask_file(answer.defended), _mask_file(answer.undefended)
+    return Outcome(image.width, image.height, file, mask, undefended_mask, answer, suspicion, timings)
 
 
-def _measure(state: ServiceState, outcome: Outcome) -> None:
-    for stage, ms in outcome.timings.stages.items():
+def _mask_file(finding: Finding | None) -> MaskFile | None:
+    return encode_mask(finding) if isinstance(finding, ClassMask) else None
+
+
+def measure(state: ServiceState, timings: Timings, suspicions: Sequence[Suspicion]) -> None:
+    """Count one request's stages and its images' suspicions in the metrics."""
+    for stage, ms in timings.stages.items():
         state.metrics.stage_seconds.labels(stage).observe(ms / 1000)
-    state.metrics.suspicion.observe(outcome.suspicion.score)
     threshold = state.settings.suspicion_threshold
-    if threshold is not None and outcome.suspicion.score >= threshold:
-        state.metrics.suspicious.inc()
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of ``work``, which is cancelled when the client disconnects first.
-
-    Returns only when the work has ended either way, so that what it held has been given back.
-    """
-    task = asyncio.create_task(work)
-    watch = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnectedError("the client went away before its answer was ready")
-        return task.result()
-    finally:
-        both = {task, watch}
-        for unfinished in both:
-            unfinished.cancel()
-        await asyncio.wait(both)
-        for ended in both:  # whatever came of the one that lost the race counts as read
-            _ = ended.cancelled() or ended.exception()
-
-
-async def _disconnected(request: Request) -> None:
-    """Return when the client is gone. The body must have been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    for suspicion in suspicions:
+        state.metrics.suspicion.observe(suspicion.score)
+        if threshold is not None and suspicion.score >= threshold:
+            state.metrics.suspicious.inc()

@@ -1,4 +1,7 @@
-"""Errors as RFC 9457 ``application/problem+json``, for the service's own errors and the framework's alike."""
+"""Errors as RFC 9457 ``application/problem+json``, for the service's own errors and the framework's alike.
+
+Under ``/v2`` the Open Inference Protocol's own form, ``{"error": "..."}``, which is all its clients can read.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,8 @@ def problem(
     """A problem document; ``members`` are its extension members."""
     record = record_of(scope)
     record.facts["problem"] = meaning.slug
+    if f"{scope['path']}/".startswith("/v2/"):
+        return JSONResponse({"error": detail}, meaning.status, headers)
     content = {
         "type": f"urn:nrp:problem:{meaning.slug}",
         "title": meaning.title,

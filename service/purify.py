@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from service.answers import ModeReport, PurifiedImage, PurifyAnswer, SuspicionReport
+from service.answers import EncodedImage, ModeReport, PurifyAnswer, SuspicionReport
 from service.documentation import image_answer, image_body, image_problems
 from service.images import ImageFormat
 from service.negotiation import negotiate
@@ -39,7 +38,8 @@ async def purify(
     query: Annotated[PurifyQuery, Query()],
     state: Annotated[ServiceState, Depends(state_of)],
 ) -> Response:
-    """Send a picture, get it back with adversarial perturbations washed out, upright and in sRGB, of the same size.
+    """Send a picture, get it back with adversarial perturbations washed out: of the same size, upright, in its
+    own colour profile, with 16 bits a channel where it is a PNG that has them.
 
     With `Accept: application/json` the answer holds the image as base64 PNG together with the report.
     """
@@ -68,12 +68,7 @@ def report_headers(order: Order, outcome: Outcome) -> dict[str, str]:
 
 
 def _as_json(request_id: str, order: Order, outcome: Outcome) -> PurifyAnswer:
-    image = PurifiedImage(
-        media_type="image/png",
-        width=outcome.width,
-        height=outcome.height,
-        base64=base64.b64encode(outcome.file or b"").decode(),
-    )
+    image = EncodedImage.of(outcome.file or b"", "image/png", outcome.width, outcome.height)
     return PurifyAnswer(
         request_id=request_id,
         purifier=order.card.name,

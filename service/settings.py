@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_store.store import SHIPPED
@@ -40,13 +40,23 @@ class Settings(BaseSettings):
         description="default purifier; any other in the store is loaded when asked for. auto: nrp-fast on a CPU, "
         "nrp-strong else",
     )
-    classifier: str = Field(default="imagenette-resnet", description="a classifier in the store, or torchvision:NAME")
+    classifier: str = Field(
+        default="imagenette-resnet", description="a classifier in the store, torchvision:NAME, or none"
+    )
+    segmenter: str = Field(
+        default="auto",
+        description="a segmenter in the store, torchvision:NAME, or none; auto: camvid-segnet where the store has it",
+    )
+    detector: str = Field(
+        default="auto",
+        description="a detector in the store, torchvision:NAME, or none; auto: bccd-retinanet where the store has it",
+    )
 
     max_body_bytes: int = Field(default=20 * MEBI, ge=1, description="longest request body")
     max_body_bytes_in_flight: int = Field(
         default=320 * MEBI, ge=1, description="bodies held at one time, all requests together"
     )
-    max_pixels: int = Field(default=4 * MEBI, ge=1, le=MOST_PIXELS, description="largest image, in pixels")
+    max_pixels: int = Field(default=25 * MEBI, ge=1, le=MOST_PIXELS, description="largest image, in pixels")
     max_pixels_in_flight: int = Field(
         default=32 * MEBI, ge=1, description="decoded pixels held at one time, all requests"
     )
@@ -54,12 +64,19 @@ class Settings(BaseSettings):
     batch_pixels: int = Field(
         default=0, ge=0, description="pixels of one model run, draws counted; 0: 1 Mi on a CPU, 8 Mi else"
     )
+    tile_pixels: int = Field(
+        default=4 * MEBI, ge=1, description="an image of more pixels is purified in overlapping tiles of batch_pixels"
+    )
     max_draws: int = Field(default=16, ge=1, le=64, description="most noisy draws that one request may ask for")
     request_timeout_s: float = Field(default=60.0, gt=0, description="seconds before an unanswered request gets a 504")
     suspicion_threshold: float | None = Field(
         default=None,
         ge=0,
         description="suspicion from which an image counts as suspicious in the metrics; off by default",
+    )
+
+    admin_key: SecretStr | None = Field(
+        default=None, min_length=16, description="key that POST /models/{name}/activate asks for; off without one"
     )
 
     drain_delay_s: float = Field(

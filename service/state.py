@@ -8,10 +8,14 @@ import structlog
 from fastapi import Request
 
 from model_store.errors import NrpError
+from model_store.store import ModelStore
+from service.activation import Activation
 from service.admission import Allowance
 from service.batcher import Batcher
 from service.codec import Codec
-from service.engine import Answer, Engine, Job
+from service.engine import Engine
+from service.in_flight import RequestsInFlight
+from service.job import Answer, Job
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -31,13 +35,17 @@ class ServiceState:
         self.codec = Codec(settings.codec_threads)
         self.batcher: Batcher[Job, Answer] = Batcher(
             engine.run,
-            budget=engine.batch_pixels,
+            budget=lambda: engine.budget.now,
             max_waiting=settings.max_waiting,
             on_batch=self.metrics.batch_images.observe,
         )
         retry_after = self.batcher.retry_after
         self.pixels = Allowance(settings.max_pixels_in_flight, "pixels in flight", retry_after)
         self.bodies = Allowance(settings.max_body_bytes_in_flight, "body bytes in flight", retry_after)
+        self.requests = RequestsInFlight()
+        self.activation = Activation(
+            ModelStore(settings.model_store), engine, self.batcher, self.codec, self.metrics, self.requests
+        )
         self.warm = False
         self.warm_up_failure: str | None = None
         self.draining = False
@@ -51,14 +59,15 @@ class ServiceState:
         )
         card = self.engine.cards[self.engine.default_purifier]
         self.metrics.model(card.name, card.sha256)
-        self.metrics.model(self.engine.classifier.name, self.engine.classifier.sha256)
+        for model in self.engine.downstreams.models:
+            self.metrics.model(model.name, model.sha256)
 
     def reasons_not_ready(self) -> list[str]:
         """Why requests should go elsewhere now; empty when ready. The weights were verified before this existed."""
         stalled = self.batcher.busy_s > STALLED_TIMEOUTS * self.settings.request_timeout_s
         checks = {
             "draining: the service is shutting down": self.draining,
-            "the batch loop has ended; restart the service": not self.batcher.alive,
+            "the batch loop or its device thread has ended; restart the service": not self.batcher.alive,
             "the device has not answered for long; restart the service": stalled,
             f"warm-up failed: {self.warm_up_failure}": self.warm_up_failure is not None,
             "warming up": not self.warm and self.warm_up_failure is None,
@@ -74,7 +83,8 @@ class ServiceState:
             self.warm_up_failure = type(error).__name__
         else:
             self.warm = True
-            log.info("warm", device=str(self.engine.device), precision=str(self.engine.precision))
+            asked = {model.kind: model.name for model in self.engine.downstreams.models}
+            log.info("warm", device=str(self.engine.device), precision=str(self.engine.precision), **asked)
 
 
 def state_of(request: Request) -> ServiceState:

@@ -6,10 +6,14 @@ no probabilities of an attack.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from model_store.large_image import strips
+from service.findings import Finding
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,20 @@ class Suspicion:
         return self.residual_rms
 
 
-def judge(before: Tensor, after: Tensor, undefended: Tensor | None = None, defended: Tensor | None = None) -> Suspicion:
-    """Compare uint8 (3, H, W) before and after, and probabilities (classes,) where both are given."""
-    change = before.to(torch.int16).sub_(after)
+def judge(
+    before: Tensor, after: Tensor, undefended: Finding | None = None, defended: Finding | None = None
+) -> Suspicion:
+    """Compare (3, H, W) before and after, both uint8 or uint16, and probabilities (classes,) where both findings are
+    that."""
     shift = None
-    if undefended is not None and defended is not None:
+    if isinstance(undefended, Tensor) and isinstance(defended, Tensor):
         shift = jensen_shannon_bits(undefended, defended)
-    squares = change.to(torch.float32).square_()
-    return Suspicion(int(change.abs().max()), float(squares.mean().sqrt()), shift)
+    most, mean_square, height, levels = 0.0, 0.0, before.shape[-2], 257 if before.dtype == torch.uint16 else 1
+    for top, bottom in strips(*before.shape[-2:]):
+        change = before[:, top:bottom].to(torch.int32).sub_(after[:, top:bottom].to(torch.int32)).to(torch.float32)
+        most = max(most, float(change.abs().max()) / levels)
+        mean_square += float(change.div_(levels).square_().mean()) * (bottom - top) / height
+    return Suspicion(round(most), math.sqrt(mean_square), shift)
 
 
 def jensen_shannon_bits(p: Tensor, q: Tensor) -> float:

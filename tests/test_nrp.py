@@ -93,7 +93,13 @@ def test_every_command_of_the_makefile_parses() -> None:
     assert len(commands) > 5
     for command in commands:
         verb, *argv = shlex.split(
-            re.sub(r"\$\((\w+)\)", r"\1", command.replace("$(EVALUATE)", "--write-card").replace("$(SUITE)", "paper"))
+            re.sub(
+                r"\$\((\w+)\)",
+                r"\1",
+                command.replace("$(EVALUATE)", "--write-card")
+                .replace("$(SUITE)", "paper")
+                .replace("$(BENCH)", "--quick"),
+            )
         )
         parser, _ = nrp.load_verb(verb)
         assert parser.parse_args(argv)

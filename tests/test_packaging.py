@@ -27,6 +27,7 @@ ROOT = Path(nrp.__file__).parent
 REQUIREMENTS = ROOT / "requirements"
 RUNTIME, EVALUATE, DEV = (REQUIREMENTS / f"{name}.txt" for name in ("runtime", "evaluate", "dev"))
 PEERS = REQUIREMENTS / "peers.txt"
+BENCH = REQUIREMENTS / "bench.txt"
 ON_TOP_OF = MappingProxyType({EVALUATE: RUNTIME, DEV: EVALUATE})
 PIN = re.compile(r'[a-z0-9-]+(\.[a-z0-9-]+)*==[0-9][0-9a-z.]*( ; platform_system == "Linux")?')
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -66,7 +67,7 @@ def asked_for(extra: str) -> list[str]:
     return [line for line in wanted if Requirement(line).name != PROJECT["name"]]
 
 
-@pytest.mark.parametrize("path", [RUNTIME, EVALUATE, DEV, PEERS], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [RUNTIME, EVALUATE, DEV, PEERS, BENCH], ids=lambda path: path.name)
 def test_requirements_are_exact_pins_and_nothing_else(path: Path) -> None:
     pinned = lines(path)
     if path in ON_TOP_OF:
@@ -99,6 +100,7 @@ def test_the_pins_satisfy_what_the_project_asks_for() -> None:
         ("art", (RUNTIME, EVALUATE, DEV)),
         ("train", (RUNTIME, EVALUATE, DEV)),
         ("dev", (RUNTIME, EVALUATE, DEV)),
+        ("bench", (RUNTIME, EVALUATE, BENCH)),
     ):
         wanted = asked_for(extra)
         for requirement in map(Requirement, wanted):
@@ -141,7 +143,7 @@ def test_the_changelog_begins_with_this_version() -> None:
 
 def pip_lines(text: str) -> list[str]:
     found = re.findall(r"pip install (.*)", text)
-    beyond = ("evaluate.txt", "dev.txt", "peers.txt")
+    beyond = ("evaluate.txt", "dev.txt", "peers.txt", "bench.txt")
     return [line.replace("--editable ", "") for line in found if not line.endswith(beyond)]
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model_store.architectures.published import PlainResidual, conv3x3
+from model_store.architectures.published import FELT, PlainResidual, conv3x3
 
 
 def residuals(features: int, count: int) -> nn.Sequential:
@@ -32,6 +32,8 @@ class NrpLite(nn.Module):
     The skip around the network is learned: for each value it predicts a gate and a reconstruction and returns
     gate x input + (1 - gate) x mid-grey + reconstruction. A plain skip must carry heavy noise through the whole
     network to subtract it exactly; a gate can shut it out and still pass a clean image untouched.
+
+    ``multiple``: the cells of the coarsest level, in pixels; ``reach``: see ``published.FELT``.
     """
 
     def __init__(
@@ -45,7 +47,8 @@ class NrpLite(nn.Module):
         if not len(widths) == len(encoder) == len(decoder) + 1:
             raise TypeError("widths and encoder need one entry a level, decoder one fewer")
         self.unshuffle = unshuffle
-        self.multiple = unshuffle * 2 ** (len(widths) - 1)
+        self.multiple: int = unshuffle << (len(widths) - 1)
+        self.reach = min(self._farthest(encoder, decoder), FELT)
         self.head = conv3x3(3 * unshuffle**2, widths[0])
         self.down = nn.ModuleList(residuals(width, count) for width, count in zip(widths, encoder, strict=True))
         self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths))
@@ -65,6 +68,14 @@ class NrpLite(nn.Module):
         nn.init.zeros_(self.tail.weight)
         if self.tail.bias is not None:
             nn.init.zeros_(self.tail.bias)
+
+    def _farthest(self, encoder: Sequence[int], decoder: Sequence[int]) -> int:
+        """Pixels from which a value can be influenced at all: a cell a convolution; a block has two of them."""
+        blocks = [down + up for down, up in zip(encoder, (*decoder, 0), strict=True)]
+        convolutions = [2 * count + (2 if level == 0 else 0) for level, count in enumerate(blocks)]
+        cells = (self.unshuffle << level for level in range(len(blocks)))
+        # A cell's own pixels come on top: the farthest of them is nearly one coarsest cell away.
+        return sum(count * cell for count, cell in zip(convolutions, cells, strict=True)) + self.multiple
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]

@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 RESIDUAL_SCALE = 0.2
+# Pixels beyond which an image's content no longer shows in an output value. A purifier's ``reach`` is this, or how far
+# its convolutions can see at all where that is less. Measured on images cut in two: at this distance from the cut the
+# shipped nrp-lite, which could see 220 pixels, differs by at most 0.14/255 (black and white noise; photos: 0.03/255).
+FELT = 64
 
 
 def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
@@ -57,6 +61,7 @@ class NRP(nn.Module):
 
     def __init__(self, blocks: int = 23, features: int = 64, growth: int = 32) -> None:
         super().__init__()
+        self.reach = min(15 * blocks + 2, FELT)
         self.conv_first = conv3x3(3, features)
         self.RRDB_trunk = nn.Sequential(*(RRDB(features, growth) for _ in range(blocks)))
         self.trunk_conv = conv3x3(features, 3)
@@ -84,6 +89,7 @@ class NRPResG(nn.Module):
 
     def __init__(self, blocks: int = 23, features: int = 64) -> None:
         super().__init__()
+        self.reach = min(2 * blocks + 2, FELT)
         self.conv_first = conv3x3(3, features)
         self.recon_trunk = nn.Sequential(*(PlainResidual(features) for _ in range(blocks)))
         self.conv_last = conv3x3(features, 3)

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection import RetinaNet
 
 from model_store.devices import place
 from model_store.official import Kind, OfficialModel, load_official, official_kind
+from model_store.scenes import Boxes, Masks
 from robustness.errors import VictimError
 from robustness.victims.classification import Classifier
 from robustness.victims.detection import Detector
@@ -41,33 +42,12 @@ class OfficialDetector(Detector):
     """A COCO detector; labels are COCO's category numbers, 1 to 90, as ``datasets.coco`` gives them."""
 
 
-class Masks(nn.Module):
-    """A torchvision segmenter as logits (N, classes, H, W): its main output alone, at the images' size."""
+class AttackedBoxes(Boxes):
+    """``Boxes`` with losses to attack.
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.network(images)["out"]
-        return out
-
-
-class Boxes(nn.Module):
-    """A torchvision detector on images (N, 3, H, W) in [0,1] of one size; it normalises and resizes inside.
-
-    Boxes are x1 y1 x2 y2 in pixels of those images. Every detector of torchvision answers. Losses come from RetinaNets
-    alone, whose loss can be had image by image; R-CNNs sample proposals at random while they compute theirs.
+    Every detector of torchvision answers. Losses come from RetinaNets alone, whose loss can be had image by image;
+    R-CNNs sample proposals at random while they compute theirs.
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
-        """Boxes (K, 4), scores (K,) and labels (K,) of each image, best first."""
-        found: list[dict[str, Tensor]] = self.network(list(images))
-        return found
 
     def losses(self, images: Tensor, targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """``classification`` (focal) and ``box`` (L1) losses (N,), differentiable. Raises VictimError."""
@@ -123,7 +103,7 @@ def _detector(official: OfficialModel, device: torch.device, size: tuple[int, in
             f"{official.name} finds {', '.join(official.labels)}, not COCO's objects; name "
             "torchvision:retinanet_resnet50_fpn"
         )
-    module = place(Boxes(official.on_pixels()).eval(), device)
+    module = place(AttackedBoxes(official.on_pixels()).eval(), device)
     return OfficialDetector(official.name, official.identity, module, official.labels, size or DETECTED_AT)
 
 

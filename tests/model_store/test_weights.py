@@ -30,6 +30,20 @@ def test_shipped_weights_are_finite_numbers(shipped: Card) -> None:
     assert all(torch.isfinite(tensor).all() for tensor in state.values())
 
 
+def test_what_is_farther_than_its_reach_does_not_show_in_a_shipped_purifiers_output(shipped: Card) -> None:
+    if shipped.task != "purifier":
+        return
+    module = ModelStore().load(shipped.name).module
+    cut = 96
+    images = torch.rand(1, 3, 16, 2 * cut, generator=torch.Generator().manual_seed(0))
+    images[..., cut // 2 :].round_()  # the hardest known: black and white noise
+    with torch.inference_mode():
+        whole, part = module(images)[..., :cut], module(images[..., :cut])
+    change = (whole - part).abs().amax(dim=(0, 1, 2)) * 255
+    assert change[-1] > 1
+    assert change[: cut - int(module.reach)].max() < 0.5
+
+
 def test_a_shipped_card_says_what_a_user_must_know(shipped: Card) -> None:
     assert shipped.licence
     assert shipped.recipe

@@ -23,7 +23,8 @@ from model_store.card import Card, Figure, Inference, InputConvention
 from model_store.inference import InferenceMode
 from model_store.store import ModelStore
 from service.app import create_app
-from service.engine import WARM_UP_SIDE, Answer, Engine, Job
+from service.engine import WARM_UP_SIDE, Engine
+from service.job import Answer, Job
 from service.settings import Settings
 
 CLASSES = ("cat", "dog", "newt")

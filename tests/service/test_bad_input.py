@@ -41,7 +41,7 @@ def bodies(photo: Callable[..., Image.Image], file_of: Callable[..., bytes]) -> 
         "tiff": file_of(photo(), "TIFF"),
         "truncated": file_of(photo(200, 200), "JPEG")[:2000],
         "bomb": png_header(60_000, 60_000),
-        "large": png_header(3000, 3000),
+        "large": png_header(5200, 5100),
         "animated": file_of(photo(), "GIF", save_all=True, append_images=[photo(seed=1)]),
     }
 
@@ -53,7 +53,7 @@ REFUSALS = (
     ("tiff", 415, "unsupported-image", "PNG"),
     ("truncated", 422, "unreadable-image", "truncated"),
     ("bomb", 422, "too-many-pixels", "60000x60000"),
-    ("large", 422, "too-many-pixels", "3000x3000"),
+    ("large", 422, "too-many-pixels", "5200x5100"),
     ("animated", 422, "animated-image", "GIF"),
 )
 

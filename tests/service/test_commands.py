@@ -3,16 +3,19 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import structlog
+import torch
 from PIL import Image
 
 from model_store.errors import NrpError, TamperedWeightsError
 from service import commands
+from service.engine import Engine
 
 
 def run(verb: str, *words: object) -> Any:
@@ -41,6 +44,33 @@ def album(tmp_path: Path, photo: Callable[..., Image.Image]) -> Any:
     photo(20, 10, 4).save(root / "deep" / "four.bmp")
     photo(20, 10, 5).save(root / "five.jpg")
     return root
+
+
+@pytest.fixture(autouse=True)
+def _logging_put_back() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+def test_what_is_logged_does_not_mix_with_the_result(
+    on_store: list[object],
+    album: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forward = Engine._forward
+
+    def tight(engine: Engine, module: Any, images: Any) -> Any:
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("no memory")
+        return forward(engine, module, images)
+
+    monkeypatch.setattr(Engine, "_forward", tight)
+    assert run("purify", album, "--output", tmp_path / "out", "--json", *on_store) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["written"] == 5
+    assert "out_of_memory" in captured.err
 
 
 def test_purify_keeps_names_folders_sizes_and_pixels(

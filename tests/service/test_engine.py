@@ -14,9 +14,10 @@ from model_store.card import Card
 from model_store.errors import TamperedWeightsError, UnavailableDeviceError, UnknownModelError
 from model_store.inference import InferenceMode
 from model_store.store import ModelStore
-from service.engine import LOADED_PURIFIERS, Engine, Job
+from service.engine import LOADED_PURIFIERS, Engine
 from service.errors import NonFiniteOutputError, OutOfDeviceMemoryError
 from service.isolation import run_isolated
+from service.job import Job
 
 NOISY = InferenceMode(noise_std=0.2, draws=5)
 
@@ -69,12 +70,12 @@ def replace_purifier(engine: Any, module: Any) -> None:
 
 def test_neighbours_never_change_an_image_s_answer(lite_engine: Any) -> None:
     engine = lite_engine()
-    jobs = [Job(pixels(n), "lite", NOISY, seed=n, classify=True) for n in range(4)]
+    jobs = [Job(pixels(n), "lite", NOISY, seed=n, task="classifier") for n in range(4)]
     together = engine.run(jobs)
     for job, answer in zip(jobs, together, strict=True):
         alone = engine.run([job])[0]
         assert (alone.purified.int() - answer.purified.int()).abs().max() <= 1
-        assert torch.allclose(alone.probabilities, answer.probabilities, atol=1e-5)
+        assert torch.allclose(alone.defended, answer.defended, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_pixels", [1, 256, 3 * 256, 10**6])
@@ -101,11 +102,11 @@ def test_bfloat16_keeps_every_level_on_the_skip_connection(settings_for: Any, li
     identity = Engine(settings_for(precision="bfloat16"))
     assert torch.equal(identity.run([Job(pixels(0), "plain", InferenceMode(), 0)])[0].purified, pixels(0))
     exact, fast = lite_engine(), lite_engine(precision="bfloat16")
-    job = Job(pixels(3), "lite", InferenceMode(), 0, classify=True)
+    job = Job(pixels(3), "lite", InferenceMode(), 0, task="classifier")
     one, other = exact.run([job])[0], fast.run([job])[0]
     assert (one.purified.int() - other.purified.int()).abs().max() <= 6
-    assert torch.allclose(one.probabilities, other.probabilities, atol=0.05)
-    assert other.probabilities.dtype is torch.float32
+    assert torch.allclose(one.defended, other.defended, atol=0.05)
+    assert other.defended.dtype is torch.float32
 
 
 def test_out_of_memory_with_several_images_is_told_so_that_they_are_split(engine: Any) -> None:
@@ -139,8 +140,8 @@ def test_an_output_that_is_not_finite_fails_alone(engine: Any) -> None:
             return torch.where(images.amax(dim=(1, 2, 3), keepdim=True) < 0.5, torch.inf, images)
 
     replace_purifier(engine, Poison())
-    dark = Job(torch.zeros(3, 16, 16, dtype=torch.uint8), "plain", InferenceMode(), 0, classify=True)
-    good, bad = engine.run([Job(pixels(0), "plain", InferenceMode(), 0, classify=True), dark])
+    dark = Job(torch.zeros(3, 16, 16, dtype=torch.uint8), "plain", InferenceMode(), 0, task="classifier")
+    good, bad = engine.run([Job(pixels(0), "plain", InferenceMode(), 0, task="classifier"), dark])
     assert torch.equal(good.purified, pixels(0))
     assert isinstance(bad, NonFiniteOutputError)
 
@@ -207,10 +208,10 @@ def test_a_device_that_is_not_here_stops_the_engine(settings_for: Any) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_cuda_gives_the_cpu_s_answer(lite_engine: Any) -> None:
-    job = Job(pixels(0, 64), "lite", NOISY, 3, classify=True)
+    job = Job(pixels(0, 64), "lite", NOISY, 3, task="classifier")
     cpu, cuda = lite_engine().run([job])[0], lite_engine(device="cuda").run([job])[0]
     assert (cpu.purified.int() - cuda.purified.int()).abs().max() <= 1
-    assert torch.allclose(cpu.probabilities, cuda.probabilities, atol=1e-3)
+    assert torch.allclose(cpu.defended, cuda.defended, atol=1e-3)
 
 
 def test_cards_are_read_once(engine: Any, store_root: Path) -> None:

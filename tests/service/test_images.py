@@ -139,14 +139,50 @@ def test_an_srgb_profile_changes_no_pixel(photo: Callable[..., Image.Image], fil
 
 
 def test_another_profile_is_converted_to_srgb(file_of: Callable[..., bytes]) -> None:
-    wide = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    swapped = bytearray(wide)
-    # Exchanging the tags of the red and the green primary makes a valid profile of another RGB space.
-    red, green = swapped.index(b"rXYZ", 128), swapped.index(b"gXYZ", 128)
-    swapped[red : red + 4], swapped[green : green + 4] = b"gXYZ", b"rXYZ"
-    decoded = read(file_of(Image.new("RGB", (2, 2), (255, 0, 0)), icc_profile=bytes(swapped)), LIMIT)
+    decoded = read(file_of(Image.new("RGB", (2, 2), (255, 0, 0)), icc_profile=swapped_primaries()), LIMIT)
     assert array(decoded)[0, 0].tolist()[1] > 200
     assert decoded.notes == ()
+
+
+def swapped_primaries() -> bytes:
+    """A valid profile of another RGB space: sRGB's with the red and the green primary exchanged."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, green = profile.index(b"rXYZ", 128), profile.index(b"gXYZ", 128)
+    profile[red : red + 4], profile[green : green + 4] = b"gXYZ", b"rXYZ"
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
+def test_an_answer_is_given_in_the_profile_that_came(
+    file_of: Callable[..., bytes], image_of: Callable[[bytes], Image.Image], image_format: Any
+) -> None:
+    profile = swapped_primaries()
+    image = Image.new("RGB", (8, 8), (200, 120, 60))
+    decoded = read(file_of(image, icc_profile=profile), LIMIT)
+    assert array(decoded)[0, 0].tolist() != [200, 120, 60]
+    back = image_of(encode(decoded.pixels, None, image_format, decoded.profile))
+    assert back.info["icc_profile"] == profile
+    assert np.abs(np.asarray(back).astype(int) - np.asarray(image)).max() <= 4
+
+
+def test_an_srgb_profile_comes_back_with_the_exact_levels(
+    photo: Callable[..., Image.Image], file_of: Callable[..., bytes], image_of: Callable[[bytes], Image.Image]
+) -> None:
+    image, profile = photo(), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    decoded = read(file_of(image, icc_profile=profile), LIMIT)
+    back = image_of(encode(decoded.pixels, None, "PNG", decoded.profile))
+    assert back.info["icc_profile"] == profile
+    assert np.array_equal(np.asarray(back), np.asarray(image))
+
+
+def test_a_profile_that_an_rgb_answer_cannot_be_in_is_not_put_on_it(
+    photo: Callable[..., Image.Image], file_of: Callable[..., bytes], image_of: Callable[[bytes], Image.Image]
+) -> None:
+    for profile in (b"broken", ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()):
+        decoded = read(file_of(photo(), icc_profile=profile), LIMIT)
+        assert decoded.profile is None
+        assert "icc_profile" not in image_of(encode(decoded.pixels, None, "PNG", decoded.profile)).info
+    assert read(file_of(photo()), LIMIT).profile is None
 
 
 @pytest.mark.parametrize("profile", [b"no profile at all", b"\0" * 200])

@@ -15,6 +15,7 @@ import pytest
 import structlog
 from PIL import Image
 
+from service.bench.errors import BenchError
 from service.engine import Engine
 from service.errors import HTTP_MEANINGS, UNEXPECTED, ServiceError, http_meaning
 
@@ -254,7 +255,7 @@ def test_every_error_of_the_service_has_its_place_in_the_table() -> None:
     def concrete(kind: str) -> Any:
         return [kind] if not kind.__subclasses__() else [c for s in kind.__subclasses__() for c in concrete(s)]
 
-    startup = {"SettingsError", "CommandInputError"}
+    startup = {"SettingsError", "CommandInputError", BenchError.__name__}
     for kind in concrete(ServiceError):
         assert (kind in HTTP_MEANINGS) != (kind.__name__ in startup), kind
     slugs = [meaning.slug for meaning in HTTP_MEANINGS.values()]

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ class SlowEngine(service.engine.Engine):
     def run(self, jobs):
         if jobs[0].pixels.shape[-1] == 33:
             time.sleep(1.0)
+        while jobs[0].pixels.shape[-1] == 34 and not os.path.exists(os.environ["GATE"]):
+            time.sleep(0.01)
         return super().run(jobs)
 
 service.app.Engine = SlowEngine
@@ -53,17 +56,20 @@ def free_port() -> int:
 
 
 class Server:
-    """``nrp serve`` in a process of its own; an image 33 pixels wide keeps its device busy for a second."""
+    """``nrp serve`` in a process of its own; an image 33 pixels wide keeps its device busy for a second,
+    one 34 pixels wide until ``gate`` exists."""
 
     def __init__(self, store_root: Path, log: Path, **variables: str) -> None:
         self.port = free_port()
         self.log = log
+        self.gate = log.with_name("gate")
         environment = {
             **os.environ,
             "NRP_MODEL_STORE": str(store_root),
             "NRP_CLASSIFIER": "tiny",
             "NRP_DRAIN_DELAY_S": "0.2",
             "OMP_NUM_THREADS": "1",
+            "GATE": str(self.gate),
             **variables,
         }
         with log.open("wb") as out:
@@ -99,9 +105,11 @@ class Server:
 @pytest.fixture
 def server(store_root: Path, tmp_path: Path) -> Iterator[Any]:
     running = Server(store_root, tmp_path / "log")
-    running.wait_until_ready()
-    yield running
-    running.stop()
+    try:
+        running.wait_until_ready()
+        yield running
+    finally:
+        running.stop()
 
 
 def test_it_serves_refuses_leaves_nobody_behind_and_drains(
@@ -123,7 +131,7 @@ def test_it_serves_refuses_leaves_nobody_behind_and_drains(
     # A client that hangs up while its image waits.
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{server.url}/purify", content=file_of(photo(33, 9)), timeout=0.3, trust_env=False)
-    until_logged(server, lambda line: line.get("status") == 499)
+    until_logged(server, lambda lines: any(line.get("status") == 499 for line in lines))
 
     # SIGTERM while an image is on the device: it is answered, readiness turns false meanwhile, the status is 0.
     outcomes = []
@@ -148,10 +156,57 @@ def test_it_serves_refuses_leaves_nobody_behind_and_drains(
     assert [(line["event"], line["route"], line["status"]) for line in own] == [("request", "/purify", 200)]
 
 
+def test_sigterm_under_load_with_aborts_and_broken_images_leaves_nobody_without_an_answer(
+    server: Any,
+    photo: Callable[..., Image.Image],
+    file_of: Callable[..., bytes],
+    image_of: Callable[[bytes], Image.Image],
+) -> None:
+    images = [photo(16 + 8 * (n % 3), 16, seed=n) for n in range(20)]
+    aborted, broken = {n for n in range(20) if n % 10 in {1, 4, 8}}, {n for n in range(20) if n % 10 == 5}
+
+    def send(n: int) -> Any:
+        data = file_of(images[n])[: 60 if n in broken else None]
+        return server.http.post("/purify", content=data, timeout=60)
+
+    def begin(n: int) -> socket.socket:
+        data = file_of(images[n])
+        started = socket.create_connection(("127.0.0.1", server.port))
+        started.sendall(b"POST /purify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+        return started
+
+    with ThreadPoolExecutor(len(images) + 1) as pool:
+        busy = pool.submit(server.http.post, "/purify", content=file_of(photo(34, 8)), timeout=60)
+        until_measured(server, "nrp_batch_images_count 1.0")
+        sent = {n: pool.submit(send, n) for n in range(len(images)) if n not in aborted}
+        hanging_up = [begin(n) for n in aborted]
+        until_measured(server, f"nrp_queue_depth {len(images) - len(broken)}.0")
+        for client in hanging_up:
+            client.close()
+        until_measured(server, f"nrp_queue_depth {len(images) - len(broken) - len(aborted)}.0")
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)  # past the drain delay: the port is closed
+        server.gate.touch()
+        assert busy.result().status_code == 200
+        for n, future in sent.items():
+            answer = future.result()
+            assert answer.status_code == (422 if n in broken else 200), n
+            if n not in broken:
+                assert np.array_equal(np.asarray(image_of(answer.content)), np.asarray(images[n])), n
+    assert server.process.wait(60) == 0
+
+
+def until_measured(server: Any, line: str) -> None:
+    give_up = time.monotonic() + 30
+    while line not in server.http.get("/metrics").text:
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
 def until_logged(server: Any, wanted: Any) -> None:
     give_up = time.monotonic() + 10
     while time.monotonic() < give_up:
-        if any(wanted(json.loads(line)) for line in server.log.read_text().splitlines()):
+        if wanted([json.loads(line) for line in server.log.read_text().splitlines()]):
             return
         time.sleep(0.05)
     raise AssertionError(server.log.read_text())

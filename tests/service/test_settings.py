@@ -51,6 +51,11 @@ def test_limits_leave_room_for_the_largest_request() -> None:
         load_settings(max_body_bytes_in_flight=10)
 
 
+def test_a_photo_of_24_megapixels_is_within_the_default_limits() -> None:
+    settings = Settings()
+    assert settings.tile_pixels < 6000 * 4000 <= settings.max_pixels <= settings.max_pixels_in_flight
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().port = 1

@@ -14,7 +14,7 @@ from model_store.card import InputConvention
 from model_store.errors import UnavailableModelError
 from robustness.errors import VictimError
 from robustness.victims.detection import Detector
-from robustness.victims.official import Boxes, OfficialClassifier, OfficialDetector, load_official_victim
+from robustness.victims.official import AttackedBoxes, OfficialClassifier, OfficialDetector, load_official_victim
 from robustness.victims.segmentation import Segmenter
 
 CPU = torch.device("cpu")
@@ -111,7 +111,7 @@ def test_a_detector_answers_boxes_in_pixels_of_its_images(retinanet: OfficialDet
 
 def test_a_detectors_losses_are_torchvisions_own_image_by_image(retinanet: OfficialDetector) -> None:
     images = torch.rand(2, 3, 48, 48)
-    module = cast(Boxes, retinanet.module)
+    module = cast(AttackedBoxes, retinanet.module)
     losses = module.losses(images, aims())
     network = module.network
     assert isinstance(network, RetinaNet)
@@ -137,7 +137,7 @@ def test_a_detector_of_another_family_answers_but_gives_no_loss() -> None:
     assert isinstance(victim, Detector)
     assert victim.answer(torch.rand(1, 1, 3, 40, 40))["labels"].shape == (1, 100)
     with pytest.raises(VictimError, match=r"SSD gives no loss.*retinanet_resnet50_fpn"):
-        cast(Boxes, victim.module).losses(torch.rand(2, 3, 40, 40), aims())
+        cast(AttackedBoxes, victim.module).losses(torch.rand(2, 3, 40, 40), aims())
 
 
 def test_a_name_torchvision_does_not_know_is_refused() -> None:

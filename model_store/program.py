@@ -1,0 +1,126 @@
+"""Programs: networks that carry their own code, as TorchScript or as torch.export saves it.
+
+A program can do whatever its author wanted, like any code. It is loaded from the operator's model store alone, after
+its bytes were found to be those that its card vouches for; nothing that a client sends ever becomes one.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model_store.card import Card
+from model_store.errors import IncompatibleWeightsError, InvalidCardError
+
+TASKS = frozenset({"classifier", "segmenter", "detector"})
+
+
+class Program(nn.Module):
+    """A loaded program: images (N, 3, H, W) float32 RGB in [0,1] to what its task's networks return.
+
+    Logits (N, classes), logits (N, classes, H, W), or a list of one dict of boxes, scores and labels an image.
+    ``size`` (height, width) is the only one it takes, None: any. ``single``: it takes one image at a time, so a batch
+    is run in turns.
+    """
+
+    def __init__(self, network: nn.Module, *, size: tuple[int, int] | None = None, single: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self.size = size
+        self.single = single
+
+    def train(self, mode: bool = True) -> Program:
+        """A program has its mode built in; an exported one refuses to be told another."""
+        self.training = mode
+        return self
+
+    def forward(self, images: Tensor) -> Any:
+        if not self.single or len(images) == 1:
+            return self.network(images)
+        each = [self.network(image) for image in torch.split(images, 1)]
+        return torch.cat(each) if isinstance(each[0], Tensor) else [found for answer in each for found in answer]
+
+
+@dataclass(frozen=True)
+class ProgramFormat:
+    """One way of saving a program: the name of its file beside the card, and what reads it."""
+
+    file: str
+    read: Callable[[io.BytesIO, str], Program]
+
+
+def load_program(card: Card, data: bytes) -> Program:
+    """The program in ``data``, whose hash was verified, in evaluation mode on the CPU.
+
+    Raises InvalidCardError for a task that no program serves, IncompatibleWeightsError for bytes that are no such
+    program.
+    """
+    check_card(card)
+    try:
+        program = PROGRAMS[card.architecture].read(io.BytesIO(data), card.name)
+    except IncompatibleWeightsError:
+        raise
+    except Exception as error:  # every kind of damage raises something else
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise IncompatibleWeightsError(
+            f"{PROGRAMS[card.architecture].file} of {card.name!r} is no {card.architecture} program: {reason}"
+        ) from error
+    for parameter in program.parameters():
+        parameter.requires_grad = False
+    return program
+
+
+def check_card(card: Card) -> None:
+    """Raises InvalidCardError for a card that no program can have."""
+    if card.task not in TASKS:
+        raise InvalidCardError(
+            f"card of {card.name!r}: a program can be a {', '.join(sorted(TASKS))}, not a {card.task}"
+        )
+    if not card.labels:
+        raise InvalidCardError(f"card of {card.name!r} names no classes; add them to its labels, in order")
+
+
+def _read_torchscript(data: io.BytesIO, name: str) -> Program:  # noqa: ARG001 - one signature for both formats
+    with warnings.catch_warnings():
+        # TorchScript is deprecated, not gone: programs that exist already are what it is read for.
+        warnings.simplefilter("ignore", FutureWarning)
+        network = torch.jit.load(data, map_location="cpu")  # type: ignore[no-untyped-call]
+    if hasattr(network, "training"):  # a frozen program has no mode left
+        network.eval()
+    return Program(network)
+
+
+def _read_exported(data: io.BytesIO, name: str) -> Program:
+    exported = torch.export.load(data)
+    inputs = exported.graph_signature.user_inputs
+    shapes = [
+        node.meta["val"].shape
+        for node in exported.graph.nodes
+        if node.op == "placeholder" and node.name in inputs and isinstance(node.meta.get("val"), Tensor)
+    ]
+    if len(inputs) != 1 or len(shapes) != 1 or len(shapes[0]) != 4:
+        raise IncompatibleWeightsError(f"{name!r}: the program must take one tensor, images (N, 3, H, W)")
+    batch, _, height, width = shapes[0]
+    if isinstance(batch, int) and batch != 1:
+        raise IncompatibleWeightsError(
+            f"{name!r}: the program takes exactly {batch} images; export it with one, or with any number"
+        )
+    if isinstance(height, int) != isinstance(width, int):
+        raise IncompatibleWeightsError(f"{name!r}: export the program with height and width both fixed or both free")
+    size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    return Program(exported.module(), size=size, single=isinstance(batch, int))
+
+
+PROGRAMS: Mapping[str, ProgramFormat] = MappingProxyType(
+    {
+        "torchscript": ProgramFormat("program.pt", _read_torchscript),
+        "exported": ProgramFormat("program.pt2", _read_exported),
+    }
+)

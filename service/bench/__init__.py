@@ -1,0 +1,1 @@
+"""``nrp bench``: this service measured beside the servers that people would pick instead."""

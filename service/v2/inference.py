@@ -1,0 +1,157 @@
+"""One inference request: its images through admission, batcher and engine, as those of ``POST /purify`` go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from fastapi import Request, Response
+from pydantic import ValidationError
+from torch import Tensor
+
+from model_store.official import Kind
+from service.batcher import Waited
+from service.connection import carry_out
+from service.errors import MalformedInferenceError, TooManyPixelsError
+from service.findings import probabilities_of
+from service.images import charge
+from service.job import Answer, Job
+from service.options import SEED_BITS, PurifyQuery
+from service.pipeline import Order, Timings, check_size, make_order, measure
+from service.record import record_of
+from service.state import ServiceState
+from service.suspicion import Suspicion, judge
+from service.v2.catalogue import InferenceModel
+from service.v2.envelope import HEADER_LENGTH, Call, open_call, read_body, sealed
+from service.v2.messages import Parameters
+from service.v2.tensors import Images, laid_out
+
+TIMEOUT = "timeout"
+LONGEST_TIMEOUT = 10**12
+
+
+async def infer(request: Request, state: ServiceState, model: InferenceModel) -> Response:
+    """The answer of ``model``. Raises what the stages raise; one image at fault is the whole request's error."""
+    within = state.settings.request_timeout_s
+    body = await read_body(request, within)
+    header_length = request.headers.get(HEADER_LENGTH)
+    facts = record_of(request.scope).facts
+    response, timings, suspicions = await carry_out(
+        request, within, lambda deadline: _work(state, model, body, header_length, deadline, facts)
+    )
+    measure(state, timings, suspicions)
+    response.headers["Server-Timing"] = timings.header()
+    return response
+
+
+async def _work(
+    state: ServiceState,
+    model: InferenceModel,
+    body: bytes,
+    header_length: str | None,
+    deadline: float,
+    facts: dict[str, Any],
+) -> tuple[Response, Timings, list[Suspicion]]:
+    timings = Timings()
+    with timings.measuring("decode"):
+        call: Call = await state.codec.run(open_call, body, header_length, model)
+    charged = _check_size(state, call.images)
+    order = _order(state, model, call.parameters)
+    check_size(state.engine, order, call.images.width, call.images.height)
+    facts.update(
+        purifier=order.card.name, mode=order.mode.name, draws=order.mode.mode.draws, seed=order.seed,
+        images=call.images.count, pixels=call.images.count * call.images.width * call.images.height,
+    )  # fmt: skip
+    with state.pixels.holding(charged):
+        with timings.measuring("decode"):
+            pixels: Tensor = await state.codec.run(call.images.pixels)
+        latest = min(deadline, _patience(call.parameters))
+        answers = await _on_device(state, order, pixels, latest, timings)
+        with timings.measuring("encode"):
+            response, suspicions = await state.codec.run(_conclude, model, call, order, pixels, answers)
+    return response, timings, suspicions
+
+
+def _check_size(state: ServiceState, images: Images) -> int:
+    """What the images are charged in all. Raises TooManyPixelsError for what would never find room."""
+    each = charge(images.width, images.height)
+    settings = state.settings
+    size = f"{images.count} images of {images.width}x{images.height} pixels"
+    if each > settings.max_pixels:
+        raise TooManyPixelsError(f"{size}: the limit is {settings.max_pixels} pixels each; make them smaller")
+    if each * images.count > settings.max_pixels_in_flight:
+        raise TooManyPixelsError(f"{size}: the limit is {settings.max_pixels_in_flight} in all; send fewer at a time")
+    if images.count > settings.max_waiting:
+        raise TooManyPixelsError(f"{size}: the limit is {settings.max_waiting} images; send fewer at a time")
+    return each * images.count
+
+
+def _order(state: ServiceState, model: InferenceModel, parameters: Parameters) -> Order:
+    """What the request's parameters amount to. Raises MalformedInferenceError, and what ``make_order`` raises."""
+    asked: dict[str, object] = {name: value for name, value in parameters.items() if name != TIMEOUT}
+    if model.purifier is not None:
+        if "purifier" in asked:
+            raise MalformedInferenceError(f"parameter 'purifier': {model.name} is the purifier")
+        asked["purifier"] = model.name
+    try:
+        query = PurifyQuery.model_validate(asked)
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False)[0]
+        reason = "there is no such parameter" if fault["type"] == "extra_forbidden" else fault["msg"]
+        raise MalformedInferenceError(f"parameter {str(fault['loc'][0])[:40]!r}: {reason}") from error
+    task: Kind | None = "classifier" if model.purifier is None else None
+    return make_order(state.engine, state.settings.max_draws, query, task=task)
+
+
+def _patience(parameters: Mapping[str, object]) -> float:
+    """When the client will no longer wait, in event loop time: ``timeout`` is in microseconds."""
+    microseconds = parameters.get(TIMEOUT)
+    if microseconds is None:
+        return float("inf")
+    if isinstance(microseconds, bool) or not isinstance(microseconds, int) or microseconds < 1:
+        raise MalformedInferenceError(f"parameter {TIMEOUT!r} is a whole number of microseconds, 1 at the least")
+    return asyncio.get_running_loop().time() + min(microseconds, LONGEST_TIMEOUT) / 1e6
+
+
+async def _on_device(
+    state: ServiceState, order: Order, pixels: Tensor, deadline: float, timings: Timings
+) -> list[Answer]:
+    """Every image's answer; the first that fails cancels the rest."""
+    jobs = [
+        Job(image, order.card.name, order.mode.mode, (order.seed + place) % 2**SEED_BITS, order.task)
+        for place, image in enumerate(pixels)
+    ]
+    submitted = [
+        asyncio.create_task(state.batcher.submit(job, key=job.key, cost=job.cost, deadline=deadline)) for job in jobs
+    ]
+    try:
+        done: list[Waited[Answer]] = await asyncio.gather(*submitted)
+    finally:
+        for job, task in zip(jobs, submitted, strict=True):
+            job.abandoned.set()
+            task.cancel()
+        await asyncio.wait(submitted)
+        for task in submitted:  # one error is told; the others count as read
+            _ = task.cancelled() or task.exception()
+    timings.add("queue", max(waited.queued_s for waited in done))
+    timings.add("purify", max(waited.result.purify_s for waited in done))
+    if order.task is not None:
+        timings.add("downstream", max(waited.result.downstream_s for waited in done))
+    return [waited.result for waited in done]
+
+
+def _conclude(
+    model: InferenceModel, call: Call, order: Order, pixels: Tensor, answers: Sequence[Answer]
+) -> tuple[Response, list[Suspicion]]:
+    suspicions = [
+        judge(image, answer.purified, answer.undefended, answer.defended)
+        for image, answer in zip(pixels, answers, strict=True)
+    ]
+    if order.task is not None:
+        array = torch.stack([probabilities_of(answer.defended) for answer in answers]).float().numpy()
+    else:
+        array = laid_out(torch.stack([answer.purified for answer in answers]), call.images.layout)
+    said: Parameters = {"purifier": order.card.name, "mode": order.mode.name, "draws": order.mode.mode.draws}
+    return sealed(model, call, array, said), suspicions
