@@ -26,8 +26,12 @@ class Archive:
 
     def end(self) -> bytes:
         """The archive's last bytes; without them it does not open."""
-        self._zip.close()
+        self.close()
         return self._sink.take()
+
+    def close(self) -> None:
+        """Needed where ``end`` was not reached: zipfile complains when it is left open."""
+        self._zip.close()
 
 
 class _Sink(io.BytesIO):

@@ -36,6 +36,9 @@ class Packing(ABC):
     def end(self, totals: BatchTotals) -> bytes:
         """The last bytes."""
 
+    def close(self) -> None:  # noqa: B027 - most hold nothing
+        """Call at last, whether or not ``end`` was reached."""
+
 
 class ZipPacking(Packing):
     """The images under their safe names, then ``report.json``."""
@@ -55,6 +58,9 @@ class ZipPacking(Packing):
     def end(self, totals: BatchTotals) -> bytes:
         report = BatchAnswer(**dict(self.head), items=self._items, **dict(totals))
         return self._archive.add(REPORT, report.model_dump_json(indent=2).encode()) + self._archive.end()
+
+    def close(self) -> None:
+        self._archive.close()
 
 
 class JsonPacking(Packing):

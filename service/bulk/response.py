@@ -76,6 +76,8 @@ class BatchResponse(Response):
             if not self._begun:
                 raise
             self._facts["problem"] = http_meaning(ClientDisconnectedError("")).slug
+        finally:
+            self._packing.close()
 
     async def _send_all(self, send: Send) -> None:
         state, within_s = self._state, self._state.settings.request_timeout_s

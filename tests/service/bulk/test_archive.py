@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import io
 import zipfile
 
@@ -29,3 +30,12 @@ def test_equal_files_make_equal_archives() -> None:
         return archive.add("a", b"1") + archive.end()
 
     assert made() == made()
+
+
+def test_one_that_is_left_half_way_can_be_closed() -> None:
+    archive = Archive()
+    archive.add("a", b"1")
+    archive.close()
+    archive.close()
+    del archive
+    gc.collect()  # what a finalizer complains about fails this test

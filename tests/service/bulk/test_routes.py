@@ -472,7 +472,7 @@ def test_a_defect_of_ours_half_way_leaves_an_answer_without_its_end(
     request = httpx.Request("POST", f"http://test{URL}", files=form(*photos(12)))
     client.run(serve(client, request, send, asyncio.Event()))
     assert [message["status"] for message in sent if "status" in message] == [200]
-    assert len(sent) == 4
+    assert len(sent) == 4  # the head and three images
     assert all(message.get("more_body", True) for message in sent)
     assert client.state.pixels.held == client.state.bodies.held == 0
 
