@@ -61,7 +61,8 @@ def item_problem(scope: Scope, error: Exception) -> dict[str, Any]:
     if not isinstance(error, NrpError):
         return _content(scope, UNEXPECTED, _PRIVATE)
     _count(scope["app"].state.service.metrics, error, meaning)
-    return _content(scope, meaning, str(error) if meaning.public else _PRIVATE)
+    later = {"retry_after": error.retry_after} if isinstance(error, OverloadedError) else {}
+    return {**_content(scope, meaning, str(error) if meaning.public else _PRIVATE), **later}
 
 
 def _content(scope: Scope, meaning: HttpMeaning, detail: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ class ItemProblem(BaseModel):
     instance: str
     request_id: str
     file: str = Field(description="the name it was sent under")
+    retry_after: int | None = Field(default=None, description="seconds, where the status is 429; null else")
 
 
 class BatchItem(BaseModel):

@@ -119,7 +119,7 @@ def test_one_bad_image_is_a_problem_of_its_own_and_the_others_come_back(
     told = problems[1]
     assert told is not None
     assert {**told.model_dump(), "instance": "", "request_id": ""} == {
-        **alone, "instance": "", "request_id": "", "file": "t",
+        **alone, "instance": "", "request_id": "", "file": "t", "retry_after": None,
     }  # fmt: skip
     assert 'nrp_image_errors_total{type="unreadable-image"} 2.0' in client.get("/metrics").text
 
@@ -366,7 +366,10 @@ def test_what_finds_no_room_in_time_is_a_429_and_what_is_late_a_504(
     wait_for(lambda: client.state.pixels.held == 1024)
     second = client.sending("POST", URL, files=form(*photos(1, 32, 32)))
     assert [item.status for item in opened(first.result(20))[1].items] == [504, 504]
-    assert [item.status for item in opened(second.result(20))[1].items] == [429]
+    (refused,) = opened(second.result(20))[1].items
+    assert refused.status == 429
+    assert refused.problem is not None
+    assert (refused.problem.retry_after or 0) >= 1
     client.state.engine.gate.set()
     wait_for(lambda: client.state.batcher.busy_s == 0)
     assert client.state.pixels.held == client.state.batcher.depth == client.state.bodies.held == 0
