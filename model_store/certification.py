@@ -64,6 +64,11 @@ class Certificate:
     radius: float
     counts: Tensor
 
+    @property
+    def abstained(self) -> bool:
+        """Whether there is no label."""
+        return self.label == ABSTAIN
+
 
 def certify(
     classify_noisy: Classify, image: Tensor, smoothing: Smoothing, classes: int, generator: torch.Generator

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from model_store.errors import NrpError
 from model_store.official import Kind
 from service.answers import ModeReport, SuspicionReport, best
 from service.app import create_app
+from service.certify_order import check_certifies
+from service.certify_verb import certificate_line, certify_files, configure_certify
 from service.engine import Engine
 from service.findings import probabilities_of
 from service.images import encode
 from service.logs import configure_logs, log_to_standard_error
-from service.options import PurifyQuery
+from service.options import ClassifyQuery, PurifyQuery
 from service.pipeline import Order, make_order
 from service.plan import Errand, find_images, make_plan
 from service.server import serve
@@ -84,17 +87,41 @@ def configure_classify(parser: argparse.ArgumentParser) -> None:
     _add_image_options(parser)
     parser.add_argument("--classifier", metavar="NAME", help="classifier in the store, or torchvision:NAME")
     parser.add_argument("--compare", action="store_true", help="also show the answer without purifying")
-    parser.add_argument(
-        "--top-k", type=_positive, default=1, metavar="N", help="labels to show, best first (default 1)"
-    )
+    parser.add_argument("--top-k", type=_positive, metavar="N", help="labels to show, best first (default 1)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    configure_certify(parser)
 
 
 def run_classify(args: argparse.Namespace) -> int:
-    """Classify files and folders after purifying; 1 if any file failed."""
+    """Classify files and folders after purifying, or certify what they show; 1 if any file failed."""
     log_to_standard_error()
     sources = list(dict.fromkeys(source for source, _ in find_images(args.inputs)))
     settings = load_settings(**_chosen(args), classifier=args.classifier)
+    query = _classify_query(args)
+    if args.certify:
+        rows, failures = certify_files(sources, settings, query)
+    else:
+        check_certifies(query)
+        rows, failures = _classify_all(sources, settings, args)
+    ordered = [rows[source] for source in sources if source in rows]
+    if args.json:
+        failed = [{"file": str(failure.source), "error": failure.reason} for failure in failures]
+        print(json.dumps({"results": ordered, "failed": failed}, indent=2))
+    else:
+        _print_table(ordered, certificate_line if args.certify else _labels_line)
+    return _report_failures(failures, len(sources))
+
+
+def _classify_query(args: argparse.Namespace) -> ClassifyQuery:
+    """The query whose parameters the options are."""
+    given = {name: getattr(args, name) for name in ClassifyQuery.model_fields if hasattr(args, name)}
+    return ClassifyQuery(**given)
+
+
+def _classify_all(
+    sources: list[Path], settings: Settings, args: argparse.Namespace
+) -> tuple[dict[Path, dict[str, Any]], list[Failed]]:
+    """What each file shows, and what failed."""
     engine = Engine(settings, tasks=["classifier"])
     order = _order(engine, settings, args, "classifier")
     bench = Workbench(engine, threads=settings.codec_threads, max_pixels=settings.max_pixels)
@@ -108,13 +135,7 @@ def run_classify(args: argparse.Namespace) -> int:
                 rows[outcome.source] = _row(outcome, engine, order, args)
     finally:
         bench.close()
-    ordered = [rows[source] for source in sources if source in rows]
-    if args.json:
-        failed = [{"file": str(failure.source), "error": failure.reason} for failure in failures]
-        print(json.dumps({"results": ordered, "failed": failed}, indent=2))
-    else:
-        _print_table(ordered)
-    return _report_failures(failures, len(sources))
+    return rows, failures
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -198,26 +219,28 @@ def _row(done: Done, engine: Engine, order: Order, args: argparse.Namespace) -> 
     """One file's answer, as it is printed."""
     answer, classifier = done.answer, engine.downstream("classifier")
     defended, undefended = probabilities_of(answer.defended), probabilities_of(answer.undefended)
-    labels = classifier.labels
+    labels, count = classifier.labels, args.top_k or 1
     suspicion = judge(done.image.pixels, answer.purified, undefended, defended)
     return {
         "file": str(done.source),
         "model": classifier.name,
         "purifier": order.card.name,
         "mode": ModeReport.of(order.mode).model_dump(),
-        "predictions": [p.model_dump() for p in best(defended, labels, args.top_k)],
-        "undefended": [p.model_dump() for p in best(undefended, labels, args.top_k)] if args.compare else None,
+        "predictions": [p.model_dump() for p in best(defended, labels, count)],
+        "undefended": [p.model_dump() for p in best(undefended, labels, count)] if args.compare else None,
         "suspicion": SuspicionReport.of(suspicion).model_dump(),
     }
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    width = max(len(row["file"]) for row in rows)
+def _print_table(rows: list[dict[str, Any]], line: Callable[[dict[str, Any]], str]) -> None:
+    width = max((len(row["file"]) for row in rows), default=0)
     for row in rows:
-        undefended = "" if row["undefended"] is None else f"   unpurified: {_labels(row['undefended'])}"
-        print(f"{row['file']:<{width}}  {_labels(row['predictions'])}{undefended}")
+        print(f"{row['file']:<{width}}  {line(row)}")
+
+
+def _labels_line(row: dict[str, Any]) -> str:
+    undefended = "" if row["undefended"] is None else f"   unpurified: {_labels(row['undefended'])}"
+    return f"{_labels(row['predictions'])}{undefended}"
 
 
 def _labels(predictions: list[dict[str, Any]]) -> str:
