@@ -115,9 +115,7 @@ def _smoothing_card(engine: Engine, settings: Settings, asked: str | None) -> Ca
     if card is None:
         known = ", ".join(sorted(engine.purifiers))
         where = " that NRP_SMOOTHING_PURIFIER names" if asked is None else ""
-        raise UnknownNameError(
-            f"purifier: there is no purifier {name[:80]!r}{where}; choose one with purifier: {known}"
-        )
+        raise UnknownNameError(f"purifier: there is no purifier {name[:80]!r}{where}; name one of: {known}")
     return card
 
 
