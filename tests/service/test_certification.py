@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from model_store.card import Card, Inference
-from model_store.inference import InferenceMode
-from model_store.pixels import image_to_bytes
+from model_store.certification import Smoothing, certify
+from model_store.inference import STATIC, InferenceMode, PurifierDraws, seeded
+from model_store.pixels import fit, image_to_bytes, to_float
 from model_store.store import ModelStore
 from service.certification import Certification
 from service.certify_order import certifiable, copy_weight, make_certify_order, own_sigma
@@ -108,16 +110,26 @@ def test_only_a_classifier_that_runs_here_is_certifiable(settings_for: Any) -> N
         certifiable(engine.downstream("segmenter"))
 
 
-def test_the_shipped_models_certify_a_plain_photo(settings_for: Any) -> None:
-    """Loads the real weights; a few seconds."""
-    settings = Settings(device="cpu", precision="float32", smoothing_purifier="nrp-smoothing", purifier="nrp-smoothing")
+@pytest.mark.slow
+def test_the_shipped_models_certify_a_photo_as_evaluation_does() -> None:
+    settings = Settings(device="cpu", precision="float32", purifier="nrp-smoothing")
     engine = Engine(settings, tasks=["classifier"])
-    order = make_certify_order(engine, settings, ClassifyQuery(certify=True, n0=10, n=60, seed=0))
+    order = make_certify_order(engine, settings, ClassifyQuery(certify=True, n0=6, n=40, seed=0))
     with Image.open(PICTURE) as photo:
         pixels = image_to_bytes(photo.convert("RGB").resize((128, 128)))
     certification = Certification(pixels, order)
     while not certification.finished:
         certification.advance(engine)
+    purifier = PurifierDraws(ModelStore().load("nrp-smoothing").module, STATIC)
+    classifier = ModelStore().load(settings.classifier)
+
+    def classify(noisy: Tensor) -> Any:
+        purified = purifier.draws(noisy, range(len(noisy)))[:, 0]
+        return classifier.module(fit(purified, classifier.card.input)).argmax(dim=1)
+
+    with torch.inference_mode():
+        wanted = certify(classify, to_float(pixels), Smoothing(0.25, 6, 40, batch=16), 10, seeded(0))
     found = certification.certificate()
     assert order.model.labels[found.label] == "golf ball"
-    assert 0.1 < found.radius < 0.25 * 1.5
+    assert found.counts.tolist() == wanted.counts.tolist()
+    assert (found.label, found.radius) == (wanted.label, wanted.radius)

@@ -188,7 +188,7 @@ def test_more_certifications_than_allowed_are_told_when_to_come_back(
 def test_past_its_deadline_a_certification_is_given_up(
     certifying: Callable[..., Any], file_of: Callable[..., bytes], headers: dict[str, str]
 ) -> None:
-    client = certifying(HeldEngine, certify_timeout_s=0.2)
+    client = certifying(HeldEngine, certify_timeout_s=1.5)
     answer = client.post(ROUTE, content=file_of(grey(128)), headers=headers)
     if headers:
         assert answer.status_code == 200
@@ -231,6 +231,23 @@ def test_where_one_copy_does_not_fit_the_problem_is_the_last_event(
     streamed = list(events_of(iter(client.post(ROUTE, content=file_of(grey(128)), headers=STREAM).text.split("\n"))))
     assert [name for name, _ in streamed] == ["progress", "problem"]
     assert streamed[-1][1]["type"] == "urn:nrp:problem:out-of-device-memory"
+
+
+class Deadly(BrightEngine):
+    """A certification ends the thread that it is computed on."""
+
+    def label_counts(self, purifier: nn.Module, copies: Any) -> Tensor:
+        raise SystemExit(f"{type(purifier)}, {copies.count}")
+
+
+def test_when_the_device_thread_ends_the_certification_is_answered(
+    certifying: Callable[..., Any], file_of: Callable[..., bytes]
+) -> None:
+    client = certifying(Deadly)
+    events = list(events_of(iter(client.post(ROUTE, content=file_of(grey(9)), headers=STREAM).text.split("\n"))))
+    assert (events[-1][0], events[-1][1]["type"]) == ("problem", "urn:nrp:problem:engine-stopped")
+    assert client.post(ROUTE, content=file_of(grey(9))).status_code == 503
+    assert client.state.certifications.running == 0
 
 
 class Endless(nn.Module):
