@@ -114,7 +114,7 @@ def test_only_a_classifier_that_runs_here_is_certifiable(settings_for: Any) -> N
 def test_the_shipped_models_certify_a_photo_as_evaluation_does() -> None:
     settings = Settings(device="cpu", precision="float32", purifier="nrp-smoothing")
     engine = Engine(settings, tasks=["classifier"])
-    order = make_certify_order(engine, settings, ClassifyQuery(certify=True, n0=6, n=40, seed=0))
+    order = make_certify_order(engine, settings, ClassifyQuery(certify=True, n0=4, n=24, seed=0))
     with Image.open(PICTURE) as photo:
         pixels = image_to_bytes(photo.convert("RGB").resize((128, 128)))
     certification = Certification(pixels, order)
@@ -128,7 +128,7 @@ def test_the_shipped_models_certify_a_photo_as_evaluation_does() -> None:
         return classifier.module(fit(purified, classifier.card.input)).argmax(dim=1)
 
     with torch.inference_mode():
-        wanted = certify(classify, to_float(pixels), Smoothing(0.25, 6, 40, batch=16), 10, seeded(0))
+        wanted = certify(classify, to_float(pixels), Smoothing(0.25, 4, 24, batch=14), 10, seeded(0))
     found = certification.certificate()
     assert order.model.labels[found.label] == "golf ball"
     assert found.counts.tolist() == wanted.counts.tolist()
