@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.answers import ClassifyAnswer, ModeReport, SuspicionReport, best
 from service.documentation import image_body, image_problems
-from service.downstream import Downstream
+from service.downstream import AnyDownstream
 from service.errors import InvalidParameterError
 from service.findings import probabilities_of
 from service.negotiation import negotiate
@@ -46,15 +46,16 @@ async def classify_robust(
     return Response(answer.model_dump_json(), media_type=JSON, headers=report_headers(order, outcome))
 
 
-def _check_top_k(classifier: Downstream, query: ClassifyQuery) -> None:
-    if query.top_k is not None and query.top_k > len(classifier.labels):
+def _check_top_k(classifier: AnyDownstream, query: ClassifyQuery) -> None:
+    """A remote classifier may have told fewer labels than it knows so far."""
+    if not classifier.remote and query.top_k is not None and query.top_k > len(classifier.labels):
         raise InvalidParameterError(
             f"top_k: {query.top_k} asked for, but {classifier.name} knows {len(classifier.labels)} labels"
         )
 
 
 def _as_json(
-    classifier: Downstream, query: ClassifyQuery, order: Order, outcome: Outcome, request_id: str
+    classifier: AnyDownstream, query: ClassifyQuery, order: Order, outcome: Outcome, request_id: str
 ) -> ClassifyAnswer:
     count = DEFAULT_TOP_K if query.top_k is None else query.top_k
     defended, undefended = (probabilities_of(f) for f in (outcome.answer.defended, outcome.answer.undefended))

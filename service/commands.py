@@ -17,12 +17,14 @@ from model_store.official import Kind
 from service.answers import ModeReport, SuspicionReport, best
 from service.app import create_app
 from service.engine import Engine
+from service.errors import CommandInputError
 from service.findings import probabilities_of
 from service.images import encode
 from service.logs import configure_logs, log_to_standard_error
 from service.options import PurifyQuery
 from service.pipeline import Order, make_order
 from service.plan import Errand, find_images, make_plan
+from service.remote.address import is_remote
 from service.server import serve
 from service.settings import Settings, load_settings
 from service.suspicion import judge
@@ -35,9 +37,9 @@ WRITING_AHEAD = 64
 def configure_serve(parser: argparse.ArgumentParser) -> None:
     """Options of ``nrp serve``."""
     _add_model_options(parser)
-    parser.add_argument("--classifier", metavar="NAME", help="classifier in the store, or torchvision:NAME")
-    parser.add_argument("--segmenter", metavar="NAME", help="segmenter in the store, torchvision:NAME, or none")
-    parser.add_argument("--detector", metavar="NAME", help="detector in the store, torchvision:NAME, or none")
+    parser.add_argument("--classifier", metavar="NAME", help="classifier in the store, torchvision:NAME, or a URL")
+    parser.add_argument("--segmenter", metavar="NAME", help="segmenter in the store, torchvision:NAME, a URL, or none")
+    parser.add_argument("--detector", metavar="NAME", help="detector in the store, torchvision:NAME, a URL, or none")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1: this machine only)")
     parser.add_argument("--port", type=int, help="port to listen on (default 8000)")
     everything_else = "Everything else is set by NRP_* variables; an option here overrides its variable."
@@ -95,6 +97,8 @@ def run_classify(args: argparse.Namespace) -> int:
     log_to_standard_error()
     sources = list(dict.fromkeys(source for source, _ in find_images(args.inputs)))
     settings = load_settings(**_chosen(args), classifier=args.classifier)
+    if is_remote(settings.classifier):
+        raise CommandInputError("a remote classifier is asked by `nrp serve` alone; name another with --classifier")
     engine = Engine(settings, tasks=["classifier"])
     order = _order(engine, settings, args, "classifier")
     bench = Workbench(engine, threads=settings.codec_threads, max_pixels=settings.max_pixels)

@@ -14,7 +14,7 @@ from fastapi import Request
 from model_store.card import Card
 from model_store.official import Kind
 from service.connection import carry_out
-from service.downstream import Downstream
+from service.downstream import AnyDownstream
 from service.engine import Engine
 from service.errors import TooManyPixelsError, UnknownNameError
 from service.findings import ClassMask, Finding
@@ -123,7 +123,7 @@ def check_size(engine: Engine, order: Order, width: int, height: int) -> None:
         )
 
 
-def _check_model(model: Downstream, query: PurifyQuery) -> None:
+def _check_model(model: AnyDownstream, query: PurifyQuery) -> None:
     asked = query.model if isinstance(query, DownstreamQuery) else None
     if asked is not None and asked != model.name:
         raise UnknownNameError(f"model: there is no {model.kind} {asked[:80]!r} here; there is: {model.name}")
@@ -156,6 +156,11 @@ async def _work(state: ServiceState, order: Order, data: bytes, deadline: float,
         for note in image.notes:
             log.warning("image_note", note=note)
         answer = await _on_device(state, order, image, deadline, timings)
+        if order.task is not None and state.remotes.serves(order.task):
+            with timings.measuring("downstream"):
+                (answer,) = await state.remotes.complete(
+                    order.task, [image.pixels], [answer], compare=order.compare, deadline=deadline
+                )
         with timings.measuring("encode"):
             return await state.codec.run(_conclude, image, answer, order, timings)
 
@@ -163,14 +168,15 @@ async def _work(state: ServiceState, order: Order, data: bytes, deadline: float,
 async def _on_device(
     state: ServiceState, order: Order, image: DecodedImage, deadline: float, timings: Timings
 ) -> Answer:
-    job = Job(image.pixels, order.card.name, order.mode.mode, order.seed, order.task, order.compare)
+    task = None if state.remotes.serves(order.task) else order.task
+    job = Job(image.pixels, order.card.name, order.mode.mode, order.seed, task, order.compare)
     try:
         waited = await state.batcher.submit(job, key=job.key, cost=job.cost, deadline=deadline)
     finally:
         job.abandoned.set()
     timings.add("queue", waited.queued_s)
     timings.add("purify", waited.result.purify_s)
-    if order.task is not None:
+    if task is not None:
         timings.add("downstream", waited.result.downstream_s)
     return waited.result
 

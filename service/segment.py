@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.answers import ModeReport, SegmentAnswer, Segmentation, SuspicionReport, segmented
 from service.documentation import image_body, image_problems, mask_answer
-from service.downstream import Downstream
+from service.downstream import AnyDownstream
 from service.masks import MaskFile
 from service.negotiation import negotiate
 from service.options import SegmentQuery
@@ -55,7 +55,7 @@ async def segment_robust(
 
 
 def _as_json(
-    segmenter: Downstream, query: SegmentQuery, order: Order, outcome: Outcome, request_id: str
+    segmenter: AnyDownstream, query: SegmentQuery, order: Order, outcome: Outcome, request_id: str
 ) -> SegmentAnswer:
     def report(mask: MaskFile | None) -> Segmentation:
         return segmented(_present(mask), segmenter.labels, outcome.width, outcome.height)

@@ -36,7 +36,7 @@ class InferenceModel:
 
 def find_model(engine: Engine, name: str, version: str | None = None) -> InferenceModel:
     """The model of that name. Raises UnknownNameError, also where it is served in another version."""
-    classifiers = {model.name: model for model in engine.downstreams.models if model.kind == "classifier"}
+    classifiers = {model.name: model for model in engine.models if model.kind == "classifier"}
     if name in engine.purifiers:
         card = engine.purifiers[name]
         model = InferenceModel(name, _version(card.sha256), card)
@@ -64,7 +64,7 @@ def metadata_of(model: InferenceModel) -> ModelMetadata:
 
 def _output(model: InferenceModel) -> TensorMetadata:
     if model.purifier is None:
-        return TensorMetadata(name=PROBABILITIES, datatype=FLOATS.datatype, shape=[-1, len(model.labels)])
+        return TensorMetadata(name=PROBABILITIES, datatype=FLOATS.datatype, shape=[-1, len(model.labels) or -1])
     return TensorMetadata(name=PURIFIED, datatype=LEVELS.datatype, shape=list(LEVELS.shape))
 
 
