@@ -47,7 +47,7 @@ def test_a_broken_file_of_labels_stops_the_start_in_one_line(
     path.write_bytes(content)
     with pytest.raises(SettingsError, match=f"NRP_DETECTOR_LABELS: .*{named}"):
         remote_models(settings_for(detector="http://h/x", detector_labels=path), ["detector"])
-    with pytest.raises(SettingsError, match="NRP_DETECTOR_LABELS: .*cannot be read"):
+    with pytest.raises(SettingsError, match=r"NRP_DETECTOR_LABELS: .*cannot be read"):
         remote_models(settings_for(detector="http://h/x", detector_labels=tmp_path / "none"), ["detector"])
 
 

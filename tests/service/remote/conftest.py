@@ -1,0 +1,124 @@
+"""Servers on loopback sockets that stand for remote models."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+
+
+def until(condition: Callable[[], Any]) -> None:
+    """Wait for ``condition``."""
+    give_up = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.002)
+
+
+class Running:
+    """An ASGI application on a port of this machine; ``port`` 0 takes a free one."""
+
+    def __init__(self, app: Any, port: int = 0, lifespan: str = "off") -> None:
+        config = uvicorn.Config(app, port=port, log_config=None, lifespan=lifespan, timeout_graceful_shutdown=1)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run)
+        self._thread.start()
+        until(lambda: self._server.started or not self._thread.is_alive())
+        assert self._server.started
+        self.port = self._server.servers[0].sockets[0].getsockname()[1]
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+
+class Fake:
+    """A remote model whose answer a test sets: JSON to everything, or what ``respond`` returns for a path and body."""
+
+    def __init__(self) -> None:
+        self.answer: Any = {}
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.respond: Callable[[str, bytes], Awaitable[Any]] | None = None
+        self.bodies: list[bytes] = []
+        self.paths: list[str] = []
+        self.sent: list[dict[str, str]] = []
+        self.connections: set[Any] = set()
+        self.left = 0
+        self._running: Running | None = None
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Listen, on the port of the last time if there was one."""
+        self._running = Running(self, self._port)
+        self._port = self._running.port
+
+    def stop(self) -> None:
+        """Be gone."""
+        if self._running is not None:
+            self._running.stop()
+            self._running = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message.get("more_body", False)
+        self.bodies.append(body)
+        self.paths.append(scope["path"])
+        self.sent.append({key.decode(): value.decode() for key, value in scope["headers"]})
+        self.connections.add(scope["client"])
+        answering = asyncio.create_task(self._answer(scope["path"], body))
+        leaving = asyncio.create_task(receive())
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            self.left += 1
+            answering.cancel()
+            return
+        leaving.cancel()
+        answer = answering.result()
+        text = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        headers = [(key.encode(), value.encode()) for key, value in self.headers.items()]
+        headers.append((b"content-length", str(len(text)).encode()))
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": text})
+
+    async def _answer(self, path: str, body: bytes) -> Any:
+        return self.answer if self.respond is None else await self.respond(path, body)
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    server = Fake()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def running() -> Iterator[Callable[..., Running]]:
+    """Starts applications on sockets, and stops them at the end."""
+    started: list[Running] = []
+
+    def start(app: Any, **options: Any) -> Running:
+        started.append(Running(app, **options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(name="until")
+def _until() -> Callable[[Callable[[], Any]], None]:
+    return until
