@@ -145,6 +145,7 @@ async def answer_request(request: Request, state: ServiceState, order: Order, da
 
 async def _work(state: ServiceState, order: Order, data: bytes, deadline: float, facts: dict[str, Any]) -> Outcome:
     timings = Timings()
+    state.remotes.check(order.task)
     with timings.measuring("decode"):
         opened: OpenedImage = await state.codec.run(open_image, data, state.settings.max_pixels)
     facts["pixels"] = opened.width * opened.height

@@ -73,6 +73,11 @@ class RemoteCaller:
             raise DeadlineExceededError(f"{self.name} gave no answer before the deadline; retry later") from error
         raise AssertionError("the loop ends by returning or raising")
 
+    def check(self) -> None:
+        """Raises RemoteUnavailableError while the breaker is open, so that no work is done for nothing."""
+        if self.breaker.state == "open":
+            self._left_alone()
+
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()

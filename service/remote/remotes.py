@@ -54,6 +54,11 @@ class Remotes:
         """Whether the model of that task is one of these, so that the device only purifies."""
         return kind in self._askers
 
+    def check(self, kind: Kind | None) -> None:
+        """Raises RemoteUnavailableError where the model of that task is one of these and its breaker open."""
+        if kind in self._askers:
+            self._askers[kind].caller.check()
+
     async def complete(
         self, kind: Kind, images: Sequence[Tensor], answers: Sequence[Answer], *, compare: bool, deadline: float
     ) -> list[Answer]:

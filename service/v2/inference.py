@@ -60,6 +60,7 @@ async def _work(
     charged = _check_size(state, call.images)
     order = _order(state, model, call.parameters)
     check_size(state.engine, order, call.images.width, call.images.height)
+    state.remotes.check(order.task)
     facts.update(
         purifier=order.card.name, mode=order.mode.name, draws=order.mode.mode.draws, seed=order.seed,
         images=call.images.count, pixels=call.images.count * call.images.width * call.images.height,

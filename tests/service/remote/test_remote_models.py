@@ -227,8 +227,10 @@ def test_dead_then_back_the_breaker_opens_and_closes_and_readiness_never_falls(
     for _ in range(2):
         told = client.post("/classify-robust", content=image)
         assert (told.status_code, told.json()["type"]) == (503, "urn:nrp:problem:remote-unavailable")
+    ran = client.state.metrics.registry.get_sample_value("nrp_batch_images_count")
     told = client.post("/classify-robust", content=image)
     assert (told.status_code, told.headers["retry-after"]) == (503, "1")
+    assert client.state.metrics.registry.get_sample_value("nrp_batch_images_count") == ran  # the device did nothing
     assert "remote:classifier" in told.json()["detail"]
     assert "left alone" in told.json()["detail"]
     assert sample(client, "nrp_remote_breaker_state") == 2
