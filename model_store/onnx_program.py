@@ -101,7 +101,7 @@ def _check_whole(onnx: ModuleType, model: Any, name: str) -> None:
         if tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data):
             raise IncompatibleWeightsError(
                 f"{name!r} keeps the tensor {tensor.name[:40]!r} in another file; save it as one file "
-                "(onnx.save_model without save_as_external_data)"
+                "(torch.onnx.export with external_data=False)"
             )
 
 

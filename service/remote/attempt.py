@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 
@@ -91,8 +91,27 @@ def malformed(name: str, why: str) -> FailedAttemptError:
     return FailedAttemptError("malformed", BadGatewayError(f"{name} answered otherwise than it should: {why}"))
 
 
+class _Handshake:
+    """Closes a connection whose TLS handshake does not come to its end.
+
+    A trace function of httpcore's, which itself closes one whose handshake fails, but not one where it is cancelled:
+    that would stay open, as nobody's, until the server closes it.
+    """
+
+    def __init__(self) -> None:
+        self._stream: Any = None
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            self._stream = info["return_value"]
+        elif event == "connection.start_tls.failed" and self._stream is not None:
+            await self._stream.aclose()
+
+
 async def _exchange(http: httpx.AsyncClient, name: str, call: Call, most_bytes: int) -> Reply:
-    async with http.stream(call.method, call.url, content=call.content, headers=dict(call.headers)) as response:
+    headers, extensions = dict(call.headers), {"trace": _Handshake()}
+    sending = http.stream(call.method, call.url, content=call.content, headers=headers, extensions=extensions)
+    async with sending as response:
         if response.status_code != HTTPStatus.OK:
             text = await _bounded(response, MOST_ERROR_BYTES) or b""
             raise _refusal(name, response, " ".join(text[:200].decode("utf-8", "replace").split()))

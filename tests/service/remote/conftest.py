@@ -22,10 +22,20 @@ def until(condition: Callable[[], Any]) -> None:
 
 
 class Running:
-    """An ASGI application on a port of this machine; ``port`` 0 takes a free one."""
+    """An ASGI application on a port of this machine, a free one unless ``options``, uvicorn's, name one."""
 
-    def __init__(self, app: Any, port: int = 0, lifespan: str = "off") -> None:
-        config = uvicorn.Config(app, port=port, log_config=None, lifespan=lifespan, timeout_graceful_shutdown=1)
+    def __init__(self, app: Any, **options: Any) -> None:
+        config = uvicorn.Config(
+            app,
+            **{
+                "port": 0,
+                "log_config": None,
+                "lifespan": "off",
+                "loop": "asyncio",
+                "timeout_graceful_shutdown": 1,
+                **options,
+            },
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
@@ -60,7 +70,7 @@ class Fake:
 
     def start(self) -> None:
         """Listen, on the port of the last time if there was one."""
-        self._running = Running(self, self._port)
+        self._running = Running(self, port=self._port)
         self._port = self._running.port
 
     def stop(self) -> None:
