@@ -71,7 +71,9 @@ class Settings(BaseSettings):
     remote_connect_timeout_s: float = Field(
         default=2.0, gt=0, description="seconds to connect to a remote model within"
     )
-    remote_timeout_s: float = Field(default=15.0, gt=0, description="seconds that a remote model may take to answer")
+    remote_timeout_s: float = Field(
+        default=15.0, gt=0, description="seconds that one attempt to ask a remote model may take"
+    )
     remote_retries: int = Field(
         default=2, ge=0, le=10, description="times that a remote model is asked again when that may help"
     )

@@ -134,8 +134,8 @@ def _values(output: _Output, data: Any) -> Array:
             array = np.asarray(data, dtype=np.float64).ravel()
         if array.size != math.prod(output.shape):
             raise MalformedReplyError(f"output {output.name[:40]!r} has {array.size} values, not {output.shape}")
-        # float32 holds class numbers exactly as far as there are any.
-        array = array.reshape(output.shape).astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is told below
+            array = array.reshape(output.shape).astype(np.float32)
     except (ValueError, TypeError, OverflowError) as error:
         raise MalformedReplyError(f"output {output.name[:40]!r} holds no numbers of its shape") from error
     if not np.isfinite(array).all():

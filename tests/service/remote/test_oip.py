@@ -180,6 +180,8 @@ def broken(**changes: Any) -> Reply:
         ("classifier", broken(shape=[3, 1]), "the shape"),
         ("classifier", broken(shape=[1, 0], data=[]), "0 classes"),
         ("classifier", broken(data=[0.1, float("nan"), 0.2]), "NaN"),
+        ("classifier", broken(data=[0.1, 1e308, 0.2]), "infinity"),
+        ("classifier", broken(data=[0.1, 10**400, 0.2]), "no numbers"),
         ("classifier", broken(data=None, parameters={"binary_data_size": 12}), "fewer bytes"),
         ("classifier", broken(data=None, parameters={"binary_data_size": -1}), "fewer bytes"),
         ("segmenter", reply(("out", [[0, 256]])), "0 to 255"),
