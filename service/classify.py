@@ -36,7 +36,10 @@ async def classify_robust(
     query: Annotated[ClassifyQuery, Query()],
     state: Annotated[ServiceState, Depends(state_of)],
 ) -> Response:
-    """Send a picture, get labels with probabilities, averaged over the mode's draws, and a suspicion report."""
+    """Send a picture, get labels with probabilities, averaged over the mode's draws, and a suspicion report.
+
+    A remote classifier is asked once, about the mean of the purified draws.
+    """
     negotiate(request.headers.get("accept"), [JSON])
     order = make_order(state.engine, state.settings.max_draws, query, task="classifier")
     _check_top_k(state.engine.downstream("classifier"), query)
