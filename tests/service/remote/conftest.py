@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -11,6 +12,10 @@ from typing import Any
 
 import pytest
 import uvicorn
+from PIL import Image
+
+from tests.service.remote.answers import QUICK, classified
+from tests.service.remote.script import Bench, Script
 
 
 def until(condition: Callable[[], Any]) -> None:
@@ -132,3 +137,37 @@ def running() -> Iterator[Callable[..., Running]]:
 @pytest.fixture(name="until")
 def _until() -> Callable[[Callable[[], Any]], None]:
     return until
+
+
+@pytest.fixture
+def bench(settings_for: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(random, "uniform", max)
+    made: list[Bench] = []
+
+    def make(*entries: Any, **settings: Any) -> Bench:
+        made.append(Bench(Script(*entries), settings_for(**settings)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.codec.close()
+
+
+@pytest.fixture
+def remote_client(client_for: Callable[..., Any], fake: Any) -> Any:
+    """A service whose classifier is ``fake``; what the start asked it is forgotten."""
+    fake.answer = classified(0.25, 0.75)
+
+    def make(task: str = "classifier", path: str = "/predict?key=k3y", **changes: Any) -> Any:
+        others = {} if task == "classifier" else {"classifier": "none"}
+        client = client_for(**{**QUICK, **others, task: fake.url + path, **changes})
+        for seen in (fake.bodies, fake.paths, fake.sent):
+            seen.clear()
+        return client
+
+    return make
+
+
+@pytest.fixture
+def image(file_of: Callable[..., bytes]) -> bytes:
+    return file_of(Image.new("RGB", (30, 20), (200, 200, 200)))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import base64
 import io
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,44 +14,9 @@ import pytest
 import structlog
 from PIL import Image
 
+from service.commands import configure_classify, run_classify
 from service.errors import CommandInputError, SettingsError
-
-QUICK = {"remote_backoff_s": 0.001, "remote_retries": 1, "remote_breaker_failures": 50}
-
-
-def classified(*probabilities: float) -> dict[str, Any]:
-    labels = ("cat", "dog", "newt", "owl")
-    rows = [{"label": labels[i], "index": i, "probability": p} for i, p in enumerate(probabilities)]
-    return {"predictions": rows}
-
-
-def mean_level(png: bytes) -> float:
-    return float(np.asarray(Image.open(io.BytesIO(png))).mean()) / 255
-
-
-async def by_brightness(path: str, body: bytes) -> Any:
-    level = mean_level(body)
-    return classified(1 - level, level)
-
-
-@pytest.fixture
-def remote_client(client_for: Callable[..., Any], fake: Any) -> Any:
-    """A service whose classifier is ``fake``; what the start asked it is forgotten."""
-    fake.answer = classified(0.25, 0.75)
-
-    def make(task: str = "classifier", path: str = "/predict?key=k3y", **changes: Any) -> Any:
-        others = {} if task == "classifier" else {"classifier": "none"}
-        client = client_for(**{**QUICK, **others, task: fake.url + path, **changes})
-        for seen in (fake.bodies, fake.paths, fake.sent):
-            seen.clear()
-        return client
-
-    return make
-
-
-@pytest.fixture
-def image(file_of: Callable[..., bytes]) -> bytes:
-    return file_of(Image.new("RGB", (30, 20), (200, 200, 200)))
+from tests.service.remote.answers import QUICK, by_brightness, classified, mean_level
 
 
 def test_a_remote_classifier_answers_for_the_purified_image_and_the_original(
@@ -127,123 +92,6 @@ def test_connections_are_kept_and_used_again(remote_client: Any, fake: Any, imag
     assert len(fake.connections) <= 2
 
 
-@pytest.mark.parametrize(
-    ("answer", "status", "reason"),
-    [
-        (b"no json", 200, "the body"),
-        ({"predictions": []}, 200, "predictions"),
-        (b"x" * 3000, 200, "2000 bytes"),
-        ({"error": "s3cret of theirs"}, 500, "answered 500"),
-        ({"error": "s3cret of theirs"}, 403, "answered 403"),
-    ],
-)
-def test_an_answer_that_is_none_is_a_bad_gateway(
-    remote_client: Any, fake: Any, image: bytes, answer: Any, status: int, reason: str
-) -> None:
-    client = remote_client(remote_max_answer_bytes=2000)
-    fake.answer, fake.status = answer, status
-    told = client.post("/classify-robust", content=image)
-    assert told.status_code == 502
-    assert told.headers["content-type"] == "application/problem+json"
-    problem = told.json()
-    assert problem["type"] == "urn:nrp:problem:bad-gateway"
-    assert problem["detail"].startswith("remote:classifier")
-    assert reason in problem["detail"]
-    assert "s3cret" not in problem["detail"]
-    assert client.state.pixels.held == 0
-
-
-def test_a_slow_model_is_a_gateway_timeout(remote_client: Any, fake: Any, image: bytes, until: Any) -> None:
-    client = remote_client(remote_timeout_s=0.1)
-
-    async def slow(path: str, body: bytes) -> Any:
-        await asyncio.sleep(20)
-
-    fake.respond = slow
-    told = client.post("/classify-robust", content=image)
-    assert (told.status_code, told.json()["type"]) == (504, "urn:nrp:problem:remote-timeout")
-    until(lambda: fake.left == 2)  # nobody asks on
-
-
-def test_the_deadline_of_the_request_comes_first(remote_client: Any, fake: Any, image: bytes, until: Any) -> None:
-    client = remote_client(request_timeout_s=0.3)
-
-    async def slow(path: str, body: bytes) -> Any:
-        await asyncio.sleep(20)
-
-    fake.respond = slow
-    told = client.post("/classify-robust", content=image)
-    assert (told.status_code, told.json()["type"]) == (504, "urn:nrp:problem:deadline-exceeded")
-    until(lambda: fake.left == 2)
-    assert client.state.pixels.held == 0
-
-
-def test_a_client_that_goes_away_ends_the_call(remote_client: Any, fake: Any, image: bytes, until: Any) -> None:
-    client = remote_client()
-
-    both = asyncio.Semaphore(0)
-
-    async def slow(path: str, body: bytes) -> Any:
-        client.begin(released())
-        await asyncio.sleep(20)
-
-    async def released() -> None:
-        both.release()
-
-    fake.respond = slow
-    events = [{"type": "http.request", "body": image, "more_body": False}]
-
-    async def receive() -> Any:
-        if events:
-            return events.pop()
-        await both.acquire()
-        await both.acquire()
-        return {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        pass
-
-    scope = {
-        "type": "http", "method": "POST", "path": "/classify-robust", "raw_path": b"/classify-robust",
-        "query_string": b"", "headers": [], "http_version": "1.1", "scheme": "http", "server": ("x", 80),
-        "client": ("y", 1), "root_path": "",
-    }  # fmt: skip
-    client.run(client.app(scope, receive, send))
-    until(lambda: fake.left == 2)
-    until(lambda: client.state.pixels.held == 0)
-    assert sample(client, "nrp_remote_requests_total", outcome="cancelled") == 2
-
-
-def sample(client: Any, series: str, model: str = "remote:classifier", **labels: str) -> float | None:
-    value: float | None = client.state.metrics.registry.get_sample_value(series, {"model": model, **labels})
-    return value
-
-
-def test_dead_then_back_the_breaker_opens_and_closes_and_readiness_never_falls(
-    remote_client: Any, fake: Any, image: bytes, until: Any
-) -> None:
-    client = remote_client(remote_breaker_failures=3, remote_breaker_s=0.5, remote_retries=0)
-    fake.stop()
-    for _ in range(2):
-        told = client.post("/classify-robust", content=image)
-        assert (told.status_code, told.json()["type"]) == (503, "urn:nrp:problem:remote-unavailable")
-    ran = client.state.metrics.registry.get_sample_value("nrp_batch_images_count")
-    told = client.post("/classify-robust", content=image)
-    assert (told.status_code, told.headers["retry-after"]) == (503, "1")
-    assert client.state.metrics.registry.get_sample_value("nrp_batch_images_count") == ran  # the device did nothing
-    assert "remote:classifier" in told.json()["detail"]
-    assert "left alone" in told.json()["detail"]
-    assert sample(client, "nrp_remote_breaker_state") == 2
-    assert client.get("/health/ready").status_code == 200
-    assert client.get("/models").json()["remotes"][0]["breaker"] == "open"
-    assert client.post("/purify", content=image).status_code == 200
-    fake.start()
-    until(lambda: sample(client, "nrp_remote_breaker_state") == 1)
-    assert client.post("/classify-robust", content=image).status_code == 200
-    assert sample(client, "nrp_remote_breaker_state") == 0
-    assert sample(client, "nrp_remote_requests_total", outcome="ok") >= 2
-
-
 def test_the_start_does_not_need_the_model_and_the_log_says_how_it_is(client_for: Any, fake: Any) -> None:
     fake.stop()
     with structlog.testing.capture_logs() as lines:
@@ -293,10 +141,6 @@ def test_a_wrong_url_stops_the_start(client_for: Any) -> None:
 
 
 def test_only_the_service_asks_remote_models(monkeypatch: pytest.MonkeyPatch, store_root: Any, tmp_path: Any) -> None:
-    import argparse  # noqa: PLC0415
-
-    from service.commands import configure_classify, run_classify  # noqa: PLC0415
-
     (tmp_path / "a.png").write_bytes(b"")
     parser = argparse.ArgumentParser()
     configure_classify(parser)
