@@ -78,11 +78,11 @@ clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 # Stamps rather than the folder: an installation that was cut short is taken up again.
-.venv/.runtime: requirements/runtime.txt pyproject.toml
+.venv/.runtime: requirements/runtime.txt requirements/onnx.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo 'nrp needs Python 3.11 or newer; name one with: make PYTHON=python3.11 $(MAKECMDGOALS)' >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --requirement requirements/runtime.txt
+	$(BIN)/pip install --requirement requirements/onnx.txt
 	$(BIN)/pip install --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -9,8 +9,8 @@ ENV PIP_NO_CACHE_DIR=1 \
 
 WORKDIR /src
 # Requirements first: a change of code does not install torch again.
-COPY requirements/runtime.txt requirements/runtime.txt
-RUN pip install --requirement requirements/runtime.txt
+COPY requirements/runtime.txt requirements/onnx.txt requirements/
+RUN pip install --requirement requirements/onnx.txt
 
 COPY pyproject.toml README.md LICENSE nrp.py ./
 COPY model_store model_store

@@ -1,4 +1,4 @@
-"""Programs: networks that carry their own code, as TorchScript or as torch.export saves it.
+"""Programs: networks that carry their own code, as TorchScript, as torch.export or as ONNX saves it.
 
 A program can do whatever its author wanted, like any code. It is loaded from the operator's model store alone, after
 its bytes were found to be those that its card vouches for; nothing that a client sends ever becomes one.
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from model_store.card import Card
-from model_store.errors import IncompatibleWeightsError, InvalidCardError
+from model_store.errors import IncompatibleWeightsError, InvalidCardError, ModelStoreError
+from model_store.onnx_program import read_onnx
 
 TASKS = frozenset({"classifier", "segmenter", "detector"})
 
@@ -53,19 +54,19 @@ class ProgramFormat:
     """One way of saving a program: the name of its file beside the card, and what reads it."""
 
     file: str
-    read: Callable[[io.BytesIO, str], Program]
+    read: Callable[[bytes, Card], Program]
 
 
 def load_program(card: Card, data: bytes) -> Program:
     """The program in ``data``, whose hash was verified, in evaluation mode on the CPU.
 
     Raises InvalidCardError for a task that no program serves, IncompatibleWeightsError for bytes that are no such
-    program.
+    program, UnavailableModelError where what runs it is not installed.
     """
     check_card(card)
     try:
-        program = PROGRAMS[card.architecture].read(io.BytesIO(data), card.name)
-    except IncompatibleWeightsError:
+        program = PROGRAMS[card.architecture].read(data, card)
+    except ModelStoreError:
         raise
     except Exception as error:  # every kind of damage raises something else
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -87,18 +88,19 @@ def check_card(card: Card) -> None:
         raise InvalidCardError(f"card of {card.name!r} names no classes; add them to its labels, in order")
 
 
-def _read_torchscript(data: io.BytesIO, name: str) -> Program:  # noqa: ARG001 - one signature for both formats
+def _read_torchscript(data: bytes, card: Card) -> Program:  # noqa: ARG001 - one signature for all formats
     with warnings.catch_warnings():
         # TorchScript is deprecated, not gone: programs that exist already are what it is read for.
         warnings.simplefilter("ignore", FutureWarning)
-        network = torch.jit.load(data, map_location="cpu")  # type: ignore[no-untyped-call]
+        network = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
     if hasattr(network, "training"):  # a frozen program has no mode left
         network.eval()
     return Program(network)
 
 
-def _read_exported(data: io.BytesIO, name: str) -> Program:
-    exported = torch.export.load(data)
+def _read_exported(data: bytes, card: Card) -> Program:
+    name = card.name
+    exported = torch.export.load(io.BytesIO(data))
     inputs = exported.graph_signature.user_inputs
     shapes = [
         node.meta["val"].shape
@@ -118,9 +120,15 @@ def _read_exported(data: io.BytesIO, name: str) -> Program:
     return Program(exported.module(), size=size, single=isinstance(batch, int))
 
 
+def _read_onnx(data: bytes, card: Card) -> Program:
+    network = read_onnx(data, card)
+    return Program(network, size=network.size, single=network.single)
+
+
 PROGRAMS: Mapping[str, ProgramFormat] = MappingProxyType(
     {
         "torchscript": ProgramFormat("program.pt", _read_torchscript),
         "exported": ProgramFormat("program.pt2", _read_exported),
+        "onnx": ProgramFormat("program.onnx", _read_onnx),
     }
 )

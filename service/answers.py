@@ -14,6 +14,7 @@ from service.activation import Change
 from service.findings import Detections
 from service.masks import MaskFile
 from service.options import NamedMode
+from service.remote.report import RemoteReport
 from service.suspicion import Suspicion
 
 
@@ -175,6 +176,7 @@ class ServedModels(BaseModel):
     labels: int = Field(description="how many labels the classifier knows")
     segmenter: str | None = Field(description="the downstream segmenter; null where there is none")
     detector: str | None = Field(description="the downstream detector; null where there is none")
+    remotes: list[RemoteReport] = Field(description="those of the three that run elsewhere")
     models: list[ServedModel]
 
 
@@ -231,7 +233,7 @@ def class_shares(mask: MaskFile, labels: Sequence[str]) -> list[ClassShare]:
 
 def best(probabilities: Tensor, labels: Sequence[str], count: int) -> list[Prediction]:
     """The ``count`` likeliest of ``labels``, probabilities (classes,), best first."""
-    values, indices = probabilities.topk(min(count, len(labels)))
+    values, indices = probabilities.topk(min(count, len(probabilities)))
     return [
         Prediction(label=labels[index], index=index, probability=value)
         for value, index in zip(values.tolist(), indices.tolist(), strict=True)

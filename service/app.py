@@ -57,4 +57,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.wait([warming])
         state.activation.close()
         await state.batcher.close(state.settings.drain_seconds)
+        await state.remotes.close()
         state.codec.close()

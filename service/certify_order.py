@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from model_store.card import Card
 from model_store.certification import Smoothing
-from service.downstream import Classifier, Downstream
+from service.downstream import AnyDownstream, Classifier, Downstream
 from service.engine import Engine
 from service.errors import InvalidParameterError, TooManyPixelsError, UnknownNameError
 from service.images import charge
@@ -63,7 +63,7 @@ def check_certifies(query: ClassifyQuery) -> None:
         raise InvalidParameterError(f"{given[0]}: it belongs to a certificate; add certify=true")
 
 
-def certifiable(model: Downstream) -> Downstream:
+def certifiable(model: AnyDownstream) -> Downstream:
     """The model, where a certificate can be had of it: a classifier that runs in this process.
 
     Raises InvalidParameterError.

@@ -11,7 +11,7 @@ from service.certify import answer_certify
 from service.certify_answers import CertifyAnswer
 from service.certify_order import check_certifies
 from service.documentation import certify_events, image_body, image_problems
-from service.downstream import Downstream
+from service.downstream import AnyDownstream
 from service.errors import InvalidParameterError
 from service.findings import probabilities_of
 from service.negotiation import negotiate
@@ -40,6 +40,7 @@ async def classify_robust(
     state: Annotated[ServiceState, Depends(state_of)],
 ) -> Response:
     """Send a picture, get labels with probabilities, averaged over the mode's draws, and a suspicion report.
+    A remote classifier is asked once, about the mean of the purified draws.
 
     With `certify=true` the answer is a certificate (Cohen et al., ICML 2019): many noisy copies of the upload are
     purified and classified, and the label holds, but for a chance of `alpha`, for every image less than `radius` away
@@ -57,15 +58,16 @@ async def classify_robust(
     return Response(answer.model_dump_json(), media_type=JSON, headers=report_headers(order, outcome))
 
 
-def _check_top_k(classifier: Downstream, query: ClassifyQuery) -> None:
-    if query.top_k is not None and query.top_k > len(classifier.labels):
+def _check_top_k(classifier: AnyDownstream, query: ClassifyQuery) -> None:
+    """A remote classifier may have told fewer labels than it knows so far."""
+    if not classifier.remote and query.top_k is not None and query.top_k > len(classifier.labels):
         raise InvalidParameterError(
             f"top_k: {query.top_k} asked for, but {classifier.name} knows {len(classifier.labels)} labels"
         )
 
 
 def _as_json(
-    classifier: Downstream, query: ClassifyQuery, order: Order, outcome: Outcome, request_id: str
+    classifier: AnyDownstream, query: ClassifyQuery, order: Order, outcome: Outcome, request_id: str
 ) -> ClassifyAnswer:
     count = DEFAULT_TOP_K if query.top_k is None else query.top_k
     defended, undefended = (probabilities_of(f) for f in (outcome.answer.defended, outcome.answer.undefended))

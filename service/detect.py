@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.answers import DetectAnswer, ModeReport, SuspicionReport, detected
 from service.documentation import image_body, image_problems
-from service.downstream import Downstream
+from service.downstream import AnyDownstream
 from service.findings import detections_of
 from service.negotiation import negotiate
 from service.options import DetectQuery
@@ -47,7 +47,9 @@ async def detect_robust(
     return Response(answer.model_dump_json(), media_type=JSON, headers=report_headers(order, outcome))
 
 
-def _as_json(detector: Downstream, query: DetectQuery, order: Order, outcome: Outcome, request_id: str) -> DetectAnswer:
+def _as_json(
+    detector: AnyDownstream, query: DetectQuery, order: Order, outcome: Outcome, request_id: str
+) -> DetectAnswer:
     defended, undefended = outcome.answer.defended, outcome.answer.undefended
     least = query.score_threshold
     return DetectAnswer(

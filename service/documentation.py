@@ -38,7 +38,8 @@ def image_problems() -> dict[int | str, dict[str, Any]]:
         s415="not an image of a supported format",
         s422="a query parameter is wrong, or the image is broken, animated or too large",
         s429="too much in flight; see Retry-After",
-        s503="the engine is not running, or is out of memory",
+        s502="a remote model answered otherwise than it should",
+        s503="the engine is not running, or is out of memory, or a remote model is not to be had; see Retry-After",
         s504="no answer before the deadline",
     )
 

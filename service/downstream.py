@@ -10,20 +10,39 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from model_store.errors import IncompatibleWeightsError
 from model_store.official import Kind
 from model_store.pixels import LONGEST_ASPECT, centre
 from model_store.scenes import SceneScale
-from service.findings import ClassMask, Detections, Finding, probabilities_of
+from service.findings import Detections, Finding, likeliest, probabilities_of, scaled_back
 
 # Networks of scenes keep many channels at high resolution: fewer pixels of theirs fit than of a purifier or classifier.
 SCENE_WEIGHT = 4
+
+
+class AnyDownstream(Protocol):
+    """What every downstream model tells of itself, here or ``remote``.
+
+    ``labels``: those of a remote one as far as it has told them. ``sha256``: of its weights, "" where nobody vouches
+    for them. ``scales``: it brings large images to a size of its own.
+    """
+
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def scales(self) -> bool: ...
+    @property
+    def remote(self) -> bool: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +60,7 @@ class Downstream(ABC):
     exact: bool
 
     kind: ClassVar[Kind]
+    remote: ClassVar[bool] = False
     averages: ClassVar[bool]  # over noisy draws; else it is asked once, about the mean purified image
 
     @property
@@ -134,16 +154,7 @@ class Segmenter(Downstream):
         return list(self._logits(output, 4).softmax(dim=1))
 
     def settled(self, finding: Finding, draws: int, height: int, width: int) -> Finding:  # noqa: ARG002 - same maximum
-        """The mask: bilinear probabilities, one class at a time, since those of a large image would fill the memory."""
-        best: Tensor | None = None
-        for index, plane in enumerate(probabilities_of(finding)):
-            drawn = F.interpolate(plane[None, None], size=(height, width), mode="bilinear", antialias=True)[0, 0]
-            if best is None:
-                best, classes = drawn, torch.zeros_like(drawn, dtype=torch.uint8)
-            else:
-                classes[drawn > best] = index
-                torch.maximum(best, drawn, out=best)
-        return ClassMask(classes)
+        return likeliest(probabilities_of(finding), height, width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +176,6 @@ class Detector(Downstream):
         return [self._detections(found, height, width) for found in output]
 
     def _detections(self, found: Any, height: int, width: int) -> Detections:
-        """Boxes scaled back and cut to the image; what is left of none is dropped."""
         try:
             boxes, scores, labels = found["boxes"].float(), found["scores"].float(), found["labels"].long()
         except (KeyError, TypeError, IndexError, AttributeError) as error:
@@ -174,11 +184,4 @@ class Detector(Downstream):
             ) from error
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.labels):
             raise IncompatibleWeightsError(f"{self.name!r} found label {int(labels.max())} of {len(self.labels)}")
-        seen_height, seen_width = self.scale.size(height, width)
-        size = torch.tensor([width, height, width, height], device=boxes.device)
-        seen = torch.tensor([seen_width, seen_height, seen_width, seen_height], device=boxes.device)
-        boxes = torch.minimum((boxes * (size / seen)).clamp(min=0), size)
-        # Not "wider than nothing": a box that is NaN has to stay, to be told.
-        kept = ~((boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1]))
-        order = scores[kept].argsort(descending=True, stable=True)
-        return Detections(boxes[kept][order], scores[kept][order], labels[kept][order])
+        return scaled_back(Detections(boxes, scores, labels), self.scale.size(height, width), (height, width))

@@ -16,6 +16,7 @@ from service.downstream import Downstream
 from service.downstream_loading import VARIABLES, load_downstream
 from service.errors import NoDownstreamError
 from service.findings import Finding
+from service.remote.address import is_remote
 from service.settings import Settings
 
 LEFT_OUT = "none"
@@ -80,7 +81,12 @@ def load_downstreams(settings: Settings, store: ModelStore, tasks: Collection[Ki
 
 
 def _chosen(name: str, kind: Kind, store: ModelStore) -> str:
-    """The name set, or the shipped model's where the store has that: other stores served before there was the task."""
+    """The name set, or the shipped model's where the store has that: other stores served before there was the task.
+
+    A remote model is not loaded.
+    """
+    if is_remote(name):
+        return LEFT_OUT
     if name != AUTO or kind not in SHIPPED_SCENE_MODELS:
         return name
     shipped = SHIPPED_SCENE_MODELS[kind]

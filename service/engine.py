@@ -25,12 +25,13 @@ from service.batch import Batch
 from service.budget import PixelBudget, is_out_of_memory
 from service.copies import Copies
 from service.device import choose_batch_pixels, choose_precision, choose_purifier
-from service.downstream import Downstream
+from service.downstream import AnyDownstream
 from service.downstream_loading import KINDS
 from service.downstreams import Downstreams, load_downstreams
 from service.errors import DeadlineExceededError, NonFiniteOutputError, OutOfDeviceMemoryError
 from service.findings import probabilities_of
 from service.job import Answer, Job
+from service.remote.model import remote_models
 from service.settings import Settings
 from service.tiles import Tiling
 
@@ -46,8 +47,10 @@ class Engine:
     def __init__(self, settings: Settings, *, tasks: Collection[Kind] = KINDS) -> None:
         """Load and verify the default purifier, and the downstream models of ``tasks`` that the settings name.
 
-        Raises the model store's errors or UnavailableDeviceError.
+        Remote models are none of its business but for their names. Raises the model store's errors, SettingsError or
+        UnavailableDeviceError.
         """
+        self.remotes = remote_models(settings, tasks)
         self.device = device_named(settings.device)
         self.precision = choose_precision(settings.precision, self.device)
         self.budget = PixelBudget(choose_batch_pixels(settings.batch_pixels, self.device))
@@ -77,9 +80,14 @@ class Engine:
         """Names of the models in memory."""
         return frozenset(self._loaded) | {model.name for model in self.downstreams.models}
 
-    def downstream(self, task: Kind) -> Downstream:
+    @property
+    def models(self) -> tuple[AnyDownstream, ...]:
+        """The downstream models, one a task at the most, here or remote."""
+        return (*self.downstreams.models, *self.remotes.values())
+
+    def downstream(self, task: Kind) -> AnyDownstream:
         """The downstream model of that task. Raises NoDownstreamError where the settings leave it out."""
-        return self.downstreams.of(task)
+        return self.remotes[task] if task in self.remotes else self.downstreams.of(task)
 
     def memory_bytes(self) -> int:
         """Bytes allocated on the accelerator; 0 on a CPU."""
@@ -212,7 +220,7 @@ class Engine:
         """The jobs, in batches whose running sums of downstream answers fit into the budget."""
         height, width = int(jobs[0].pixels.shape[-2]), int(jobs[0].pixels.shape[-1])
         held = max(
-            (self.downstream(task).held(height, width) for task in {job.task for job in jobs} if task), default=0
+            (self.downstreams.of(task).held(height, width) for task in {job.task for job in jobs} if task), default=0
         )
         together = max(1, self.budget.now // held) if held else len(jobs)
         outcomes: list[Answer | Exception] = []

@@ -29,7 +29,11 @@ NrpError                            (model_store.errors) raised on purpose; its 
    ├─ EngineStoppedError            the loop that owns the device has ended, or the service is draining
    ├─ NotReadyError                 readiness probe only
    ├─ OutOfDeviceMemoryError        even one image on its own does not fit
-   └─ NonFiniteOutputError          the model's output for this image holds NaN or infinity
+   ├─ NonFiniteOutputError          the model's output for this image holds NaN or infinity
+   └─ RemoteError                   a downstream model that runs elsewhere is at fault
+      ├─ BadGatewayError            it answered otherwise than it should
+      ├─ RemoteUnavailableError     it cannot be had now; retry_after says when to come back
+      └─ RemoteTimeoutError         it took too long
 """
 
 from __future__ import annotations
@@ -154,6 +158,26 @@ class NonFiniteOutputError(ServiceError):
     """NaN or infinity came out of a model."""
 
 
+class RemoteError(ServiceError):
+    """Base of what a remote model is at fault for."""
+
+
+class BadGatewayError(RemoteError):
+    """A remote model's answer is an error, or not what the protocol says."""
+
+
+class RemoteUnavailableError(RemoteError):
+    """A remote model cannot be asked now; ``retry_after`` is in whole seconds."""
+
+    def __init__(self, text: str, retry_after: int = 1) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+class RemoteTimeoutError(RemoteError):
+    """A remote model took too long."""
+
+
 @dataclass(frozen=True)
 class HttpMeaning:
     """How one class of error is told to a client; ``public``: its text may be shown."""
@@ -204,6 +228,9 @@ HTTP_MEANINGS: Mapping[type[Exception], HttpMeaning] = MappingProxyType(
         NotReadyError: HttpMeaning(503, "not-ready", "Not ready"),
         OutOfDeviceMemoryError: HttpMeaning(503, "out-of-device-memory", "Out of device memory"),
         NonFiniteOutputError: HttpMeaning(500, "non-finite-output", "Model output is not finite"),
+        BadGatewayError: HttpMeaning(502, "bad-gateway", "Bad answer of a remote model"),
+        RemoteUnavailableError: HttpMeaning(503, "remote-unavailable", "Remote model unavailable"),
+        RemoteTimeoutError: HttpMeaning(504, "remote-timeout", "Remote model took too long"),
         ModelStoreError: HttpMeaning(503, "model-unavailable", "Model unavailable", public=False),
     }
 )

@@ -40,6 +40,8 @@ def configure_logs(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.captureWarnings(capture=True)  # a library's warning is a line like any other
+    for client in ("httpx", "httpcore"):  # they log each URL whole, with what may be a key in its query
+        logging.getLogger(client).setLevel(logging.WARNING)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())

@@ -18,7 +18,7 @@ router = APIRouter(tags=["models"])
 async def list_models(state: Annotated[ServiceState, Depends(state_of)]) -> ServedModels:
     """Every card in the store, and which of the models are in memory."""
     engine = state.engine
-    loaded, models = engine.loaded, engine.downstreams.models
+    loaded, models = engine.loaded, engine.models
     names = {model.kind: model.name for model in models}
     return ServedModels(
         purifier=engine.default_purifier,
@@ -26,6 +26,7 @@ async def list_models(state: Annotated[ServiceState, Depends(state_of)]) -> Serv
         labels=sum(len(model.labels) for model in models if model.kind == "classifier"),
         segmenter=names.get("segmenter"),
         detector=names.get("detector"),
+        remotes=state.remotes.reports(),
         models=[ServedModel(loaded=name in loaded, card=card) for name, card in engine.cards.items()],
     )
 

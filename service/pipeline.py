@@ -14,7 +14,7 @@ from fastapi import Request
 from model_store.card import Card
 from model_store.official import Kind
 from service.connection import carry_out
-from service.downstream import Downstream
+from service.downstream import AnyDownstream
 from service.engine import Engine
 from service.errors import TooManyPixelsError, UnknownNameError
 from service.findings import ClassMask, Finding
@@ -123,7 +123,7 @@ def check_size(engine: Engine, order: Order, width: int, height: int) -> None:
         )
 
 
-def _check_model(model: Downstream, query: PurifyQuery) -> None:
+def _check_model(model: AnyDownstream, query: PurifyQuery) -> None:
     asked = query.model if isinstance(query, DownstreamQuery) else None
     if asked is not None and asked != model.name:
         raise UnknownNameError(f"model: there is no {model.kind} {asked[:80]!r} here; there is: {model.name}")
@@ -148,6 +148,7 @@ async def answer_image(
 ) -> Outcome:
     """Carry out ``order`` on one image file; ``deadline`` is in event loop time, ``facts`` are for the log line."""
     timings = Timings()
+    state.remotes.check(order.task)
     with timings.measuring("decode"):
         opened: OpenedImage = await state.codec.run(open_image, data, state.settings.max_pixels)
     facts["pixels"] = opened.width * opened.height
@@ -159,6 +160,11 @@ async def answer_image(
         for note in image.notes:
             log.warning("image_note", note=note)
         answer = await _on_device(state, order, image, deadline, timings)
+        if order.task is not None and state.remotes.serves(order.task):
+            with timings.measuring("downstream"):
+                (answer,) = await state.remotes.complete(
+                    order.task, [image.pixels], [answer], compare=order.compare, deadline=deadline
+                )
         with timings.measuring("encode"):
             return await state.codec.run(_conclude, image, answer, order, timings)
 
@@ -166,14 +172,15 @@ async def answer_image(
 async def _on_device(
     state: ServiceState, order: Order, image: DecodedImage, deadline: float, timings: Timings
 ) -> Answer:
-    job = Job(image.pixels, order.card.name, order.mode.mode, order.seed, order.task, order.compare)
+    task = None if state.remotes.serves(order.task) else order.task
+    job = Job(image.pixels, order.card.name, order.mode.mode, order.seed, task, order.compare)
     try:
         waited = await state.batcher.submit(job, key=job.key, cost=job.cost, deadline=deadline)
     finally:
         job.abandoned.set()
     timings.add("queue", waited.queued_s)
     timings.add("purify", waited.result.purify_s)
-    if order.task is not None:
+    if task is not None:
         timings.add("downstream", waited.result.downstream_s)
     return waited.result
 

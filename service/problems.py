@@ -25,6 +25,7 @@ from service.errors import (
     HttpMeaning,
     InvalidParameterError,
     OverloadedError,
+    RemoteUnavailableError,
     http_meaning,
 )
 from service.metrics import Metrics
@@ -50,7 +51,7 @@ def error_problem(scope: Scope, error: NrpError) -> JSONResponse:
     _count(scope["app"].state.service.metrics, error, meaning)
     record_of(scope).facts["reason"] = str(error)
     headers = {}
-    if isinstance(error, OverloadedError):
+    if isinstance(error, OverloadedError | RemoteUnavailableError):
         headers["Retry-After"] = str(error.retry_after)
     return problem(scope, meaning, str(error) if meaning.public else _PRIVATE, headers)
 

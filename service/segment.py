@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.answers import ModeReport, SegmentAnswer, Segmentation, SuspicionReport, segmented
 from service.documentation import image_body, image_problems, mask_answer
-from service.downstream import Downstream
+from service.downstream import AnyDownstream
 from service.masks import MaskFile
 from service.negotiation import negotiate
 from service.options import SegmentQuery
@@ -37,9 +37,9 @@ async def segment_robust(
 ) -> Response:
     """Send a picture, get a PNG of its size, upright, whose pixel values are class numbers (the palette is for eyes).
 
-    Class probabilities are averaged over the mode's draws, pixel by pixel. With `Accept: application/json` the answer
-    holds the mask as base64 PNG, the share of each class and the report. A PNG holds one mask, so `compare=true` is
-    always answered in JSON.
+    Class probabilities are averaged over the mode's draws, pixel by pixel; a remote segmenter is asked once, about the
+    mean of the purified draws. With `Accept: application/json` the answer holds the mask as base64 PNG, the share of
+    each class and the report. A PNG holds one mask, so `compare=true` is always answered in JSON.
     """
     offers = [JSON] if query.compare else [PNG, JSON]
     media_type = negotiate(request.headers.get("accept"), offers)
@@ -55,7 +55,7 @@ async def segment_robust(
 
 
 def _as_json(
-    segmenter: Downstream, query: SegmentQuery, order: Order, outcome: Outcome, request_id: str
+    segmenter: AnyDownstream, query: SegmentQuery, order: Order, outcome: Outcome, request_id: str
 ) -> SegmentAnswer:
     def report(mask: MaskFile | None) -> Segmentation:
         return segmented(_present(mask), segmenter.labels, outcome.width, outcome.height)

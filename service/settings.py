@@ -41,16 +41,52 @@ class Settings(BaseSettings):
         "nrp-strong else",
     )
     classifier: str = Field(
-        default="imagenette-resnet", description="a classifier in the store, torchvision:NAME, or none"
+        default="imagenette-resnet", description="a classifier in the store, torchvision:NAME, a URL, or none"
     )
     segmenter: str = Field(
         default="auto",
-        description="a segmenter in the store, torchvision:NAME, or none; auto: camvid-segnet where the store has it",
+        description="a segmenter in the store, torchvision:NAME, a URL, or none; auto: camvid-segnet where the store "
+        "has it",
     )
     detector: str = Field(
         default="auto",
-        description="a detector in the store, torchvision:NAME, or none; auto: bccd-retinanet where the store has it",
+        description="a detector in the store, torchvision:NAME, a URL, or none; auto: bccd-retinanet where the store "
+        "has it",
     )
+
+    classifier_labels: Path | None = Field(
+        default=None, description="file of a remote classifier's labels, one a line, in order"
+    )
+    segmenter_labels: Path | None = Field(default=None, description="the same for a remote segmenter")
+    detector_labels: Path | None = Field(default=None, description="the same for a remote detector")
+    remote_authorization: SecretStr | None = Field(
+        default=None, min_length=1, description="the header Authorization that remote models are sent"
+    )
+    remote_ca_file: Path | None = Field(
+        default=None, description="certificates that https:// is verified by; certifi's by default"
+    )
+    remote_connections: int = Field(
+        default=16, ge=1, le=1024, description="connections to each remote model, kept open between requests"
+    )
+    remote_connect_timeout_s: float = Field(
+        default=2.0, gt=0, description="seconds to connect to a remote model within"
+    )
+    remote_timeout_s: float = Field(
+        default=15.0, gt=0, description="seconds that one attempt to ask a remote model may take"
+    )
+    remote_retries: int = Field(
+        default=2, ge=0, le=10, description="times that a remote model is asked again when that may help"
+    )
+    remote_backoff_s: float = Field(
+        default=0.1, ge=0, description="longest wait before the first retry; doubled for each further one, up to 5 s"
+    )
+    remote_max_answer_bytes: int = Field(
+        default=16 * MEBI, ge=1, description="longest answer of a remote model that is read"
+    )
+    remote_breaker_failures: int = Field(
+        default=5, ge=1, description="failures in a row after which a remote model is left alone"
+    )
+    remote_breaker_s: float = Field(default=10.0, gt=0, description="seconds that it is left alone for")
 
     max_body_bytes: int = Field(default=20 * MEBI, ge=1, description="longest request body")
     max_body_bytes_in_flight: int = Field(

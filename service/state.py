@@ -18,6 +18,7 @@ from service.engine import Engine
 from service.in_flight import RequestsInFlight
 from service.job import Answer, Job
 from service.metrics import Metrics
+from service.remote.remotes import Remotes
 from service.settings import Settings
 
 # A batch that has run for this many request timeouts means that the device hangs: nobody waits for it any more.
@@ -45,6 +46,7 @@ class ServiceState:
         self.bodies = Allowance(settings.max_body_bytes_in_flight, "body bytes in flight", retry_after)
         self.requests = RequestsInFlight()
         self.certifications = Certifications(settings.max_certifications)
+        self.remotes = Remotes(engine.remotes, settings, self.codec, self.metrics.registry)
         self.activation = Activation(
             ModelStore(settings.model_store), engine, self.batcher, self.codec, self.metrics, self.requests
         )
@@ -77,15 +79,19 @@ class ServiceState:
         return [reason for reason, holds in checks.items() if holds]
 
     async def warm_up(self) -> None:
-        """Run the models once on the device thread; what goes wrong shows in readiness and in the log."""
+        """Run the models once on the device thread; what goes wrong shows in readiness and in the log.
+
+        Remote models are asked too whether they answer, which only the log says.
+        """
         try:
+            await self.remotes.greet()
             await self.batcher.on_device(self.engine.warm_up)
         except (NrpError, RuntimeError) as error:
             log.exception("warm_up_failed")
             self.warm_up_failure = type(error).__name__
         else:
             self.warm = True
-            asked = {model.kind: model.name for model in self.engine.downstreams.models}
+            asked = {model.kind: model.name for model in self.engine.models}
             log.info("warm", device=str(self.engine.device), precision=str(self.engine.precision), **asked)
 
 

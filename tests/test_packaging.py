@@ -25,10 +25,10 @@ import nrp
 
 ROOT = Path(nrp.__file__).parent
 REQUIREMENTS = ROOT / "requirements"
-RUNTIME, EVALUATE, DEV = (REQUIREMENTS / f"{name}.txt" for name in ("runtime", "evaluate", "dev"))
+RUNTIME, ONNX, EVALUATE, DEV = (REQUIREMENTS / f"{name}.txt" for name in ("runtime", "onnx", "evaluate", "dev"))
 PEERS = REQUIREMENTS / "peers.txt"
 BENCH = REQUIREMENTS / "bench.txt"
-ON_TOP_OF = MappingProxyType({EVALUATE: RUNTIME, DEV: EVALUATE})
+ON_TOP_OF = MappingProxyType({ONNX: RUNTIME, EVALUATE: ONNX, DEV: EVALUATE})
 PIN = re.compile(r'[a-z0-9-]+(\.[a-z0-9-]+)*==[0-9][0-9a-z.]*( ; platform_system == "Linux")?')
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
@@ -67,7 +67,7 @@ def asked_for(extra: str) -> list[str]:
     return [line for line in wanted if Requirement(line).name != PROJECT["name"]]
 
 
-@pytest.mark.parametrize("path", [RUNTIME, EVALUATE, DEV, PEERS, BENCH], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [RUNTIME, ONNX, EVALUATE, DEV, PEERS, BENCH], ids=lambda path: path.name)
 def test_requirements_are_exact_pins_and_nothing_else(path: Path) -> None:
     pinned = lines(path)
     if path in ON_TOP_OF:
@@ -86,7 +86,7 @@ def test_what_is_no_pin_would_be_seen(line: str) -> None:
 def test_no_package_is_pinned_twice() -> None:
     names = [
         canonicalize_name(Requirement(line).name)
-        for path in (RUNTIME, EVALUATE, DEV, PEERS)
+        for path in (RUNTIME, ONNX, EVALUATE, DEV, PEERS)
         for line in lines(path)
         if "==" in line
     ]
@@ -96,10 +96,11 @@ def test_no_package_is_pinned_twice() -> None:
 def test_the_pins_satisfy_what_the_project_asks_for() -> None:
     for extra, paths in (
         ("", (RUNTIME,)),
+        ("onnx", (RUNTIME, ONNX)),
         ("evaluate", (RUNTIME, EVALUATE)),
-        ("art", (RUNTIME, EVALUATE, DEV)),
-        ("train", (RUNTIME, EVALUATE, DEV)),
-        ("dev", (RUNTIME, EVALUATE, DEV)),
+        ("art", (RUNTIME, ONNX, EVALUATE, DEV)),
+        ("train", (RUNTIME, ONNX, EVALUATE, DEV)),
+        ("dev", (RUNTIME, ONNX, EVALUATE, DEV)),
         ("bench", (RUNTIME, EVALUATE, BENCH)),
     ):
         wanted = asked_for(extra)
@@ -111,19 +112,22 @@ def test_the_pins_satisfy_what_the_project_asks_for() -> None:
 
 def test_every_package_that_these_pull_in_is_pinned_too() -> None:
     assert pulled_in(PROJECT["dependencies"]) <= set(pins(RUNTIME))
+    assert pulled_in(asked_for("onnx")) <= set(pins(RUNTIME, ONNX))
     assert pulled_in(asked_for("evaluate")) <= set(pins(RUNTIME, EVALUATE))
-    assert pulled_in([*asked_for("art"), *asked_for("train"), *asked_for("dev")]) <= set(pins(RUNTIME, EVALUATE, DEV))
+    everything = [*asked_for("art"), *asked_for("train"), *asked_for("dev")]
+    assert pulled_in(everything) <= set(pins(RUNTIME, ONNX, EVALUATE, DEV))
 
 
 def test_nothing_is_pinned_for_the_service_that_it_does_not_need() -> None:
     needed = pulled_in([*PROJECT["dependencies"], "setuptools"])
     assert {name for name, pin in pins(RUNTIME).items() if here(pin)} <= needed
+    assert {name for name, pin in pins(ONNX).items() if here(pin)} <= pulled_in(asked_for("onnx"))
 
 
 def test_the_packages_under_test_are_the_pinned_ones() -> None:
     differing = {
         name: installed_version(name)
-        for name, pin in pins(RUNTIME, EVALUATE, DEV, PEERS).items()
+        for name, pin in pins(RUNTIME, ONNX, EVALUATE, DEV, PEERS).items()
         if here(pin) and not pin.specifier.contains(installed_version(name))
     }
     assert not differing

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from model_store.official import Kind
+from service.errors import CommandInputError
+from service.remote.address import is_remote
+from service.settings import Settings, load_settings
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +36,15 @@ def add_downstream_option(parser: argparse.ArgumentParser, kind: Kind) -> None:
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """How the result is printed."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def local_settings(args: argparse.Namespace, kind: Kind) -> Settings:
+    """The settings of a verb that asks a model of ``kind``. Raises SettingsError, and CommandInputError for a remote
+    model."""
+    settings = load_settings(**chosen(args), **{kind: getattr(args, kind)})
+    if is_remote(getattr(settings, kind)):
+        raise CommandInputError(f"a remote {kind} is asked by `nrp serve` alone; name another with --{kind}")
+    return settings
 
 
 def positive(text: str) -> int:

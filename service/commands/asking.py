@@ -13,14 +13,13 @@ from tqdm import tqdm
 
 from model_store.official import Kind
 from service.answers import ModeReport, SuspicionReport
-from service.commands.arguments import chosen
+from service.commands.arguments import local_settings
 from service.commands.files import report_failures
-from service.downstream import Downstream
+from service.downstream import AnyDownstream
 from service.engine import Engine
 from service.logs import log_to_standard_error
 from service.options import DownstreamQuery
 from service.pipeline import Order, make_order
-from service.settings import load_settings
 from service.suspicion import judge
 from service.workbench import Done, Failed, Workbench
 
@@ -34,14 +33,14 @@ class Question:
 
     task: Kind
     query: DownstreamQuery
-    said: Callable[[Done, Downstream], Row | Failed]
+    said: Callable[[Done, AnyDownstream], Row | Failed]
     lines: Callable[[Row], Sequence[str]]
 
 
 def ask(args: argparse.Namespace, sources: Sequence[Path], question: Question) -> int:
     """Ask about every file after purifying it, and print the answers in the files' order; 1 if any file failed."""
     log_to_standard_error()
-    settings = load_settings(**chosen(args), **{question.task: getattr(args, question.task)})
+    settings = local_settings(args, question.task)
     engine = Engine(settings, tasks=[question.task])
     order = make_order(engine, settings.max_draws, question.query, task=question.task)
     bench = Workbench(engine, threads=settings.codec_threads, max_pixels=settings.max_pixels)
@@ -73,7 +72,7 @@ def show(
 
 
 def _answers(
-    bench: Workbench, model: Downstream, order: Order, sources: Sequence[Path], question: Question
+    bench: Workbench, model: AnyDownstream, order: Order, sources: Sequence[Path], question: Question
 ) -> tuple[dict[Path, Row], list[Failed]]:
     rows: dict[Path, Row] = {}
     failures = []
@@ -87,7 +86,7 @@ def _answers(
     return rows, failures
 
 
-def _about(done: Done, model: Downstream, order: Order) -> Row:
+def _about(done: Done, model: AnyDownstream, order: Order) -> Row:
     """What every row has."""
     answer = done.answer
     suspicion = judge(done.image.pixels, answer.purified, answer.undefended, answer.defended)

@@ -11,17 +11,16 @@ from service.commands.arguments import (
     add_downstream_option,
     add_image_options,
     add_json_option,
-    chosen,
+    local_settings,
     positive,
 )
 from service.commands.asking import Question, Row, ask, show
 from service.commands.certify import certificate_line, certify_files, configure_certify
-from service.downstream import Downstream
+from service.downstream import AnyDownstream
 from service.findings import probabilities_of
 from service.logs import log_to_standard_error
 from service.options import ClassifyQuery
 from service.plan import find_sources
-from service.settings import load_settings
 from service.workbench import Done
 
 
@@ -44,7 +43,7 @@ def run_classify(args: argparse.Namespace) -> int:
     check_certifies(query)
     count = args.top_k or 1
 
-    def said(done: Done, classifier: Downstream) -> Row:
+    def said(done: Done, classifier: AnyDownstream) -> Row:
         defended, undefended = probabilities_of(done.answer.defended), probabilities_of(done.answer.undefended)
         labels = classifier.labels
         return {
@@ -58,7 +57,7 @@ def run_classify(args: argparse.Namespace) -> int:
 def _certify(args: argparse.Namespace, query: ClassifyQuery) -> int:
     log_to_standard_error()
     sources = find_sources(args.inputs)
-    settings = load_settings(**chosen(args), classifier=args.classifier)
+    settings = local_settings(args, "classifier")
     rows, failures = certify_files(sources, settings, query)
     return show(args, sources, rows, failures, lambda row: [certificate_line(row)])
 

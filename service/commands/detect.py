@@ -14,7 +14,7 @@ from service.commands.arguments import (
     purification,
 )
 from service.commands.asking import Question, Row, ask
-from service.downstream import Downstream
+from service.downstream import AnyDownstream
 from service.findings import Finding, detections_of
 from service.options import DetectQuery
 from service.plan import find_sources
@@ -41,7 +41,7 @@ def run_detect(args: argparse.Namespace) -> int:
     """Find objects in files and folders after purifying; 1 if any file failed."""
     query = DetectQuery(**purification(args), compare=args.compare, score_threshold=args.score_threshold)
 
-    def said(done: Done, detector: Downstream) -> Row:
+    def said(done: Done, detector: AnyDownstream) -> Row:
         def objects(finding: Finding | None) -> list[Row]:
             found = detected(detections_of(finding), detector.labels, query.score_threshold)
             return [thing.model_dump() for thing in found]

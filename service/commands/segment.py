@@ -10,7 +10,7 @@ from service.answers import class_shares
 from service.commands.arguments import add_downstream_option, add_image_options, add_json_option, purification
 from service.commands.asking import Question, Row, ask
 from service.commands.files import write_whole
-from service.downstream import Downstream
+from service.downstream import AnyDownstream
 from service.findings import mask_of
 from service.masks import encode_mask
 from service.options import SegmentQuery
@@ -30,7 +30,7 @@ def run_segment(args: argparse.Namespace) -> int:
     """Write a mask for each of files and folders, made after purifying; 1 if any file failed."""
     errands = {e.source: e for e in make_plan(args.inputs, args.output, force_png=True)}
 
-    def said(done: Done, segmenter: Downstream) -> Row | Failed:
+    def said(done: Done, segmenter: AnyDownstream) -> Row | Failed:
         mask, errand = encode_mask(mask_of(done.answer.defended)), errands[done.source]
         failed = write_whole(mask.file, errand)
         if failed is not None:

@@ -14,9 +14,9 @@ from service.settings import load_settings
 def configure_serve(parser: argparse.ArgumentParser) -> None:
     """Options of ``nrp serve``."""
     add_model_options(parser)
-    parser.add_argument("--classifier", metavar="NAME", help="classifier in the store, or torchvision:NAME")
-    parser.add_argument("--segmenter", metavar="NAME", help="segmenter in the store, torchvision:NAME, or none")
-    parser.add_argument("--detector", metavar="NAME", help="detector in the store, torchvision:NAME, or none")
+    parser.add_argument("--classifier", metavar="NAME", help="classifier in the store, torchvision:NAME, or a URL")
+    parser.add_argument("--segmenter", metavar="NAME", help="segmenter in the store, torchvision:NAME, a URL, or none")
+    parser.add_argument("--detector", metavar="NAME", help="detector in the store, torchvision:NAME, a URL, or none")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1: this machine only)")
     parser.add_argument("--port", type=int, help="port to listen on (default 8000)")
     everything_else = "Everything else is set by NRP_* variables; an option here overrides its variable."

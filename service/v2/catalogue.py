@@ -39,7 +39,7 @@ class InferenceModel:
 
 def find_model(engine: Engine, name: str, version: str | None = None) -> InferenceModel:
     """The model of that name. Raises UnknownNameError, also where it is served in another version."""
-    downstream = {model.name: model for model in engine.downstreams.models}
+    downstream = {model.name: model for model in engine.models}
     if name in engine.purifiers:
         card = engine.purifiers[name]
         model = InferenceModel(name, _version(card.sha256), card)

@@ -56,6 +56,7 @@ async def _work(
     wish = read_wish(state, model, call.parameters)
     order = wish.order
     check_size(state.engine, order, call.images.width, call.images.height)
+    state.remotes.check(order.task)
     facts.update(
         purifier=order.card.name, mode=order.mode.name, draws=order.mode.mode.draws, seed=order.seed,
         images=call.images.count, pixels=call.images.count * call.images.width * call.images.height,
@@ -65,6 +66,11 @@ async def _work(
             pixels: Tensor = await state.codec.run(call.images.pixels)
         latest = min(deadline, patience(call.parameters))
         answers = await _on_device(state, order, pixels, latest, timings)
+        if order.task is not None and state.remotes.serves(order.task):
+            with timings.measuring("downstream"):
+                answers = await state.remotes.complete(
+                    order.task, list(pixels), answers, compare=False, deadline=latest
+                )
         with timings.measuring("encode"):
             response, suspicions = await state.codec.run(_conclude, model, call, wish, pixels, answers)
     return response, timings, suspicions
@@ -88,8 +94,9 @@ async def _on_device(
     state: ServiceState, order: Order, pixels: Tensor, deadline: float, timings: Timings
 ) -> list[Answer]:
     """Every image's answer; the first that fails cancels the rest."""
+    asked = None if state.remotes.serves(order.task) else order.task
     jobs = [
-        Job(image, order.card.name, order.mode.mode, (order.seed + place) % 2**SEED_BITS, order.task)
+        Job(image, order.card.name, order.mode.mode, (order.seed + place) % 2**SEED_BITS, asked)
         for place, image in enumerate(pixels)
     ]
     submitted = [
@@ -106,7 +113,7 @@ async def _on_device(
             _ = task.cancelled() or task.exception()
     timings.add("queue", max(waited.queued_s for waited in done))
     timings.add("purify", max(waited.result.purify_s for waited in done))
-    if order.task is not None:
+    if asked is not None:
         timings.add("downstream", max(waited.result.downstream_s for waited in done))
     return [waited.result for waited in done]
 

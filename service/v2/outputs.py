@@ -36,13 +36,13 @@ class Output:
 
 
 def outputs_of(task: Kind | None, labels: int) -> tuple[Output, ...]:
-    """The outputs of a purifier (None), or of a downstream model with that many labels behind a purifier."""
+    """The outputs of a purifier (None), or of a downstream model with that many labels behind one; 0: not known yet."""
     if task is None:
         words = f"in the datatype and layout of {IMAGE}, of the same shape; whole levels of 255 in either"
         return (Output(PURIFIED, LEVELS.datatype, LEVELS.shape, words, per_pixel=3),)
     if task == "classifier":
         words = "of the purified images, averaged over the draws, in the order of labels"
-        return (Output(PROBABILITIES, FLOATS.datatype, (-1, labels), words),)
+        return (Output(PROBABILITIES, FLOATS.datatype, (-1, labels or -1), words),)
     if task == "segmenter":
         words = "each pixel's class, a place in labels; probabilities are averaged over the purified draws"
         return (Output(MASK, LEVELS.datatype, (-1, -1, -1), words, per_pixel=1),)

@@ -50,7 +50,8 @@ def _infer_options() -> dict[str, Any]:
         s415="the body is compressed",
         s422="a parameter cannot be honoured, or there are too many pixels",
         s429="too much in flight; see Retry-After",
-        s503="the engine is not running, or is out of memory",
+        s502="a remote classifier answered otherwise than it should",
+        s503="the engine is not running, or is out of memory, or a remote classifier is not to be had",
         s504="no answer before the deadline",
     )
     tensors = {"type": "array", "items": {"type": "object", "required": ["name"]}}

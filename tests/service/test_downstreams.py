@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx.parser
 import pytest
 import torch
 from PIL import Image
@@ -224,3 +225,36 @@ def test_a_program_whose_answer_does_not_fit_its_labels_stops_the_warm_up(
     engine = Engine(settings_for(model_store=program_store.root, segmenter="program"))
     with pytest.raises(IncompatibleWeightsError, match="3 labels"):
         engine.warm_up()
+
+
+def test_programs_in_onnx_serve(
+    program_store: ModelStore, client_for: Callable[..., Any], file_of: Callable[..., bytes], image_of: Any
+) -> None:
+    graph = """network (float[N,3,H,W] images) => (float[N,2,H,W] logits)
+    <float[1] half = {0.5}> { level = ReduceMean <axes = [1]> (images)  bright = Sub (level, half)
+      dark = Sub (half, level)  logits = Concat <axis = 1> (dark, bright) }"""
+    model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 17]> {graph}')
+    card = program_card("segmenter", "onnx", input=InputConvention(short_side=16))
+    program_store.publish_program(card, model.SerializeToString())
+    client = client_for(model_store=program_store.root, segmenter="program", precision="bfloat16")
+    for colour, index in (("white", 1), ("black", 0)):
+        mask = image_of(client.post("/segment-robust", content=file_of(Image.new("RGB", (30, 20), colour))).content)
+        assert mask.size == (30, 20)
+        assert (np.asarray(mask) == index).all()
+
+
+def test_a_detector_in_onnx_that_takes_one_image_serves(
+    program_store: ModelStore, client_for: Callable[..., Any], file_of: Callable[..., bytes]
+) -> None:
+    graph = """network (float[3,H,W] image) => (float[1,4] boxes, int64[1] labels, float[1] scores)
+    <float[1,4] boxes = {2, 2, 8, 6}, int64[1] labels = {1}, int64[1] one = {1}>
+    { brightest = ReduceMax <keepdims = 0> (image)  scores = Reshape (brightest, one) }"""
+    model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 17]> {graph}')
+    card = program_card("detector", "onnx", input=InputConvention(short_side=16))
+    program_store.publish_program(card, model.SerializeToString())
+    client = client_for(model_store=program_store.root, detector="program")
+    answer = client.post("/detect-robust", content=file_of(Image.new("RGB", (64, 32), "white"))).json()
+    (found,) = answer["objects"]
+    assert (found["label"], found["score"]) == ("bright", 1.0)
+    assert found["box"] == {"x0": 4, "y0": 4, "x1": 16, "y1": 12}
+    assert client.post("/detect-robust", content=file_of(Image.new("RGB", (64, 32)))).json()["objects"] == []

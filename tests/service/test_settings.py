@@ -106,6 +106,15 @@ def test_log_lines_are_json_with_the_request_id_and_other_libraries_too(
     assert first["timestamp"].endswith("Z")
 
 
+def test_what_a_client_library_says_of_each_url_is_not_logged(
+    logging_put_back: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logs(Settings(log_format="json", log_level="debug"))
+    for name in ("httpx", "httpcore.connection"):
+        logging.getLogger(name).info("HTTP Request: POST http://host/x?key=secret")
+    assert capsys.readouterr().err == ""
+
+
 def test_console_format_is_for_people(logging_put_back: Any, capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(Settings(log_format="console"))
     structlog.get_logger().info("hello", answer=42)

@@ -1,0 +1,1 @@
+"""Downstream models that run elsewhere and are asked over HTTP."""
