@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from model_store.card import Card
-from model_store.devices import device_named, place
+from model_store.devices import device_named
 from model_store.errors import ModelStoreError, UnknownModelError
 from model_store.inference import InferenceMode
 from model_store.official import Kind
@@ -29,6 +29,7 @@ from service.downstream_loading import KINDS
 from service.downstreams import Downstreams, load_downstreams
 from service.errors import OutOfDeviceMemoryError
 from service.job import Answer, Job
+from service.runtime import in_runtime
 from service.settings import Settings
 from service.tiles import Tiling
 
@@ -52,6 +53,7 @@ class Engine:
         self.tile_pixels = settings.tile_pixels
         if settings.threads:
             torch.set_num_threads(settings.threads)
+        self._runtime = settings.runtime
         self._store = ModelStore(settings.model_store)
         self.default_purifier = choose_purifier(settings.purifier, self.device)
         self.cards = {card.name: card for card in self._store.cards()}
@@ -95,7 +97,7 @@ class Engine:
         """
         name = loaded.card.name
         before = self._loaded.get(name)
-        self._loaded[name] = place(loaded.module, self.device)
+        self._loaded[name] = self._placed(loaded)
         try:
             self._try_out(name)
         except BaseException:
@@ -209,13 +211,16 @@ class Engine:
     def _purifier(self, name: str) -> nn.Module:
         """The purifier of that name, loaded now if need be; of those beside the default the latest stay loaded."""
         if name not in self._loaded:
-            self._loaded[name] = place(self._store.load(name).module, self.device)
+            self._loaded[name] = self._placed(self._store.load(name))
             for other in list(self._loaded):
                 kept = {name, self.default_purifier, *self._retiring}
                 if len(self._loaded) > LOADED_PURIFIERS and other not in kept:
                     del self._loaded[other]
         self._loaded.move_to_end(name)
         return self._loaded[name]
+
+    def _placed(self, loaded: LoadedModel) -> nn.Module:
+        return in_runtime(loaded, self._runtime, self.device, self.precision)
 
     def _release_memory(self) -> None:
         if self.device.type == "cuda":
