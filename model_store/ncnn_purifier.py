@@ -38,14 +38,14 @@ TOLERANCE = 0.2 / 255
 PROBE_SIDES = (40, 56)
 NO_MEMORY = -100
 # Freed blobs are kept for the next image, except after one so large that keeping them would be felt.
-KEPT_PIXELS = 1 << 19
+KEPT_PIXELS = 1 << 17
 
 
 class NcnnPurifier(nn.Module):
     """``module`` on ``threads`` CPU threads, float32: images (N, 3, H, W) in [0,1] to the same shape, unclamped.
 
-    Several images run side by side, one thread each; one alone has all threads, and a second copy of the weights for
-    that. Made for one caller at a time.
+    Several images run side by side, one thread each; one alone has all threads. Either way has a copy of the weights of
+    its own, made when it is first needed. For one caller at a time.
     """
 
     def __init__(self, module: nn.Module, threads: int, begin: Callable[[], None] = lambda: None) -> None:
@@ -59,35 +59,36 @@ class NcnnPurifier(nn.Module):
         self.reach: int = int(getattr(module, "reach", 0))
         self.multiple: int = int(getattr(module, "multiple", 1))
         self._threads = threads
-        self._outside = module if isinstance(module, NrpLite) else None
-        graph = _WRITERS[type(module)](module)
-        self._nets = {1: _Net(graph, 1)} | ({threads: _Net(graph, threads)} if threads > 1 else {})
+        self._module = module.cpu()
+        self._nets: dict[int, _Net] = {}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ncnn", initializer=begin)
-        self._check(module)
+        self._check()
 
     def forward(self, images: Tensor) -> Tensor:
-        if self._outside is None:
-            return self._run(images)
-        return self._outside.around(images, self._run)
+        return self._module.around(images, self._run) if isinstance(self._module, NrpLite) else self._run(images)
 
     def _run(self, inputs: Tensor) -> Tensor:
         """Each image of ``inputs`` (N, C, H, W) through the network."""
         inputs = inputs.detach().contiguous()
         if len(inputs) == 1:
-            return self._nets[self._threads].run(inputs[0]).unsqueeze(0)
-        answers: list[Future[Tensor]] = [self._pool.submit(self._nets[1].run, image) for image in inputs]
+            return self._net(self._threads).run(inputs[0]).unsqueeze(0)
+        net = self._net(1)
+        answers: list[Future[Tensor]] = [self._pool.submit(net.run, image) for image in inputs]
         return torch.stack([answer.result() for answer in answers])
 
-    def _check(self, module: nn.Module) -> None:
-        generator = torch.Generator().manual_seed(0)
+    def _net(self, threads: int) -> _Net:
+        if threads not in self._nets:
+            self._nets[threads] = _Net(_WRITERS[type(self._module)](self._module), threads)
+        return self._nets[threads]
+
+    def _check(self) -> None:
+        images = torch.rand(1, 3, *PROBE_SIDES, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
-            for count in (1, 2):
-                images = torch.rand(count, 3, *PROBE_SIDES, generator=generator)
-                off = float((self(images) - module.cpu()(images)).abs().max())
-                if not off <= TOLERANCE:
-                    raise IncompatibleWeightsError(
-                        f"ncnn's answers are {255 * off:.2g}/255 from PyTorch's with these weights; use NRP_RUNTIME=torch"
-                    )
+            off = float((self(images) - self._module(images)).abs().max())
+        if not off <= TOLERANCE:
+            raise IncompatibleWeightsError(
+                f"ncnn's answers are {255 * off:.2g}/255 from PyTorch's with these weights; use NRP_RUNTIME=torch"
+            )
 
 
 def can_run(module: nn.Module) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,19 +145,26 @@ async def answer_request(request: Request, state: ServiceState, order: Order, da
 
 async def _work(state: ServiceState, order: Order, data: bytes, deadline: float, facts: dict[str, Any]) -> Outcome:
     timings = Timings()
-    with timings.measuring("decode"):
-        opened: OpenedImage = await state.codec.run(open_image, data, state.settings.max_pixels)
-    facts["pixels"] = opened.width * opened.height
-    check_size(state.engine, order, opened.width, opened.height)
-    with state.pixels.holding(opened.charge):
-        with timings.measuring("decode"):
-            image: DecodedImage = await state.codec.run(decode, opened, deep=order.encode_as == "PNG")
-        del opened  # Pillow's copy of the pixels, not to be held while the image waits
-        for note in image.notes:
-            log.warning("image_note", note=note)
+    with ExitStack() as held:
+        with state.batcher.expecting(), timings.measuring("decode"):
+            image = await _decoded(state, order, data, held, facts)
         answer = await _on_device(state, order, image, deadline, timings)
         with timings.measuring("encode"):
             return await state.codec.run(_conclude, image, answer, order, timings)
+
+
+async def _decoded(
+    state: ServiceState, order: Order, data: bytes, held: ExitStack, facts: dict[str, Any]
+) -> DecodedImage:
+    """The image in ``data``, its pixels admitted until ``held`` is closed."""
+    opened: OpenedImage = await state.codec.run(open_image, data, state.settings.max_pixels)
+    facts["pixels"] = opened.width * opened.height
+    check_size(state.engine, order, opened.width, opened.height)
+    held.enter_context(state.pixels.holding(opened.charge))
+    image: DecodedImage = await state.codec.run(decode, opened, deep=order.encode_as == "PNG")
+    for note in image.notes:
+        log.warning("image_note", note=note)
+    return image
 
 
 async def _on_device(
