@@ -29,19 +29,29 @@ class Verb:
 VERBS: Mapping[str, Verb] = MappingProxyType(
     {
         "serve": Verb(
-            "service.commands",
+            "service.commands.serve",
             "start the HTTP service",
             ("nrp serve", "nrp serve --host 0.0.0.0 --port 8080"),
         ),
         "purify": Verb(
-            "service.commands",
+            "service.commands.purify",
             "purify image files and folders into a folder",
             ("nrp purify photo.jpg --output out", "nrp purify photos/ more/ --output out"),
         ),
         "classify": Verb(
-            "service.commands",
+            "service.commands.classify",
             "purify images, then name what they show",
             ("nrp classify photo.jpg", "nrp classify photo.jpg --json"),
+        ),
+        "detect": Verb(
+            "service.commands.detect",
+            "purify images, then find objects in them",
+            ("nrp detect photo.jpg", "nrp detect photos/ --score-threshold 0.3 --compare --json"),
+        ),
+        "segment": Verb(
+            "service.commands.segment",
+            "purify images, then write what each pixel shows",
+            ("nrp segment photo.jpg --output masks", "nrp segment photos/ --output masks --json"),
         ),
         "bench": Verb(
             "service.bench.commands",

@@ -220,11 +220,13 @@ def detected(detections: Detections, labels: Sequence[str], threshold: float) ->
 
 def segmented(mask: MaskFile, labels: Sequence[str], width: int, height: int) -> Segmentation:
     """A mask inside JSON, with the shares of its classes."""
+    return Segmentation(classes=class_shares(mask, labels), mask=EncodedImage.of(mask.file, "image/png", width, height))
+
+
+def class_shares(mask: MaskFile, labels: Sequence[str]) -> list[ClassShare]:
+    """The classes in a mask, largest first."""
     shares = sorted(enumerate(mask.shares), key=lambda entry: -entry[1])
-    return Segmentation(
-        classes=[ClassShare(label=labels[index], index=index, share=share) for index, share in shares if share > 0],
-        mask=EncodedImage.of(mask.file, "image/png", width, height),
-    )
+    return [ClassShare(label=labels[index], index=index, share=share) for index, share in shares if share > 0]
 
 
 def best(probabilities: Tensor, labels: Sequence[str], count: int) -> list[Prediction]:

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from service import administration, classify, detect, health, models, page, purify, segment
 from service.body import BodyLimit
+from service.bulk import routes as bulk
 from service.context import RequestContext
 from service.engine import Engine
 from service.problems import install_problem_handlers
@@ -35,7 +36,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     )
     app.state.service = state
     install_problem_handlers(app)
-    for room in (purify, classify, detect, segment, models, administration, health, page, inference_protocol):
+    for room in (purify, bulk, classify, detect, segment, models, administration, health, page, inference_protocol):
         app.include_router(room.router)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, in_flight=state.bodies)
     app.add_middleware(RequestContext, metrics=state.metrics, requests=state.requests)  # added last: outermost

@@ -22,12 +22,16 @@ async def carry_out(request: Request, within_s: float, work: Callable[[float], C
     deadline = asyncio.get_running_loop().time() + within_s
     try:
         async with asyncio.timeout_at(deadline):
-            return await _while_connected(request, work(deadline))
+            return await while_connected(request, work(deadline))
     except TimeoutError as error:
         raise DeadlineExceededError(f"no answer within {within_s:g} s; retry later or send a smaller image") from error
 
 
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``, which is cancelled when the client goes away. The body must have been read.
+
+    Raises ClientDisconnectedError and what ``work`` raises, once the work has ended.
+    """
     task = asyncio.create_task(work)
     watch = asyncio.create_task(_disconnected(request))
     try:

@@ -6,6 +6,8 @@ from typing import Any
 
 from service.problems import MEDIA_TYPE
 
+_OF_MANY = frozenset({"X-Request-ID", "X-NRP-Purifier"})
+
 
 def image_body() -> dict[str, Any]:
     """The request body of every route that takes an image."""
@@ -39,6 +41,43 @@ def image_problems() -> dict[int | str, dict[str, Any]]:
         s503="the engine is not running, or is out of memory",
         s504="no answer before the deadline",
     )
+
+
+def batch_body() -> dict[str, Any]:
+    """The request body of the route that takes many images."""
+    files = {"type": "array", "items": _binary()["schema"], "minItems": 1}
+    form = {"type": "object", "required": ["files"], "properties": {"files": files}}
+    return {
+        "requestBody": {
+            "required": True,
+            "description": "Still JPEG, PNG, WebP, BMP or GIF images, each a part named `files` with a file name.",
+            "content": {"multipart/form-data": {"schema": form}},
+        }
+    }
+
+
+def batch_problems() -> dict[int | str, dict[str, Any]]:
+    """What can go wrong with a request of many images as a whole."""
+    return problems(
+        s404="unknown purifier",
+        s406="none of the media types in Accept can be made",
+        s408="the body did not arrive in time",
+        s413="the body is longer than the limit, or holds more files than the limit",
+        s415="the body is compressed",
+        s422="a query parameter is wrong, or the body is no form with files",
+        s429="too many body bytes in flight; see Retry-After",
+    )
+
+
+def batch_answer() -> dict[str, Any]:
+    """The answer that holds many purified images."""
+    return {
+        "description": "a zip archive, its files stored: the purified images, and `report.json`, which is the JSON "
+        "answer without the images; or that JSON, where Accept asks for it. Each item has its own `status`: 200, or "
+        "that of its `problem`",
+        "content": {"application/zip": _binary()},
+        "headers": {name: header for name, header in _report_headers().items() if name in _OF_MANY},
+    }
 
 
 def image_answer() -> dict[str, Any]:

@@ -13,7 +13,8 @@ NrpError                            (model_store.errors) raised on purpose; its 
    │  ├─ NotAcceptableError         none of the media types in Accept can be made
    │  ├─ BodyTooLargeError          more bytes than max_body_bytes
    │  ├─ UploadTimeoutError         the body did not arrive in time
-   │  ├─ MalformedUploadError       multipart body broken, or without exactly one file
+   │  ├─ MalformedUploadError       multipart body broken, or without the files that belong in it
+   │  ├─ TooManyFilesError          more files in one form than max_batch_files
    │  ├─ UnsupportedImageError      the bytes are no image of a supported format
    │  ├─ UnreadableImageError       an image of a supported format, but empty, broken or truncated
    │  ├─ TooManyPixelsError         the header announces more pixels than max_pixels
@@ -81,7 +82,11 @@ class UploadTimeoutError(RequestError):
 
 
 class MalformedUploadError(RequestError):
-    """The multipart body is broken or does not hold exactly one file."""
+    """The multipart body is broken or does not hold the files that it should."""
+
+
+class TooManyFilesError(RequestError):
+    """The form holds more files than the limit."""
 
 
 class UnsupportedImageError(RequestError):
@@ -183,6 +188,7 @@ HTTP_MEANINGS: Mapping[type[Exception], HttpMeaning] = MappingProxyType(
         BodyTooLargeError: HttpMeaning(413, "body-too-large", "Body too large"),
         UploadTimeoutError: HttpMeaning(408, "upload-timeout", "Upload took too long"),
         MalformedUploadError: HttpMeaning(422, "malformed-upload", "Malformed upload"),
+        TooManyFilesError: HttpMeaning(413, "too-many-files", "Too many files"),
         UnsupportedImageError: HttpMeaning(415, "unsupported-image", "Unsupported image format"),
         UnreadableImageError: HttpMeaning(422, "unreadable-image", "Unreadable image"),
         TooManyPixelsError: HttpMeaning(422, "too-many-pixels", "Too many pixels"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -40,6 +41,14 @@ class PurifyQuery(BaseModel):
         ge=0,
         lt=2**SEED_BITS,
         description="makes the noise reproducible; by default secret and fresh, which an attacker cannot prepare for",
+    )
+
+
+class BatchQuery(PurifyQuery):
+    """Query parameters of ``POST /purify/batch``."""
+
+    format: Literal["png", "webp", "jpeg"] = Field(
+        default="png", description="of the purified images, since `Accept` chooses what they come in"
     )
 
 

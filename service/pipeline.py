@@ -137,13 +137,16 @@ async def answer_request(request: Request, state: ServiceState, order: Order, da
     facts = record_of(request.scope).facts
     facts.update(purifier=order.card.name, mode=order.mode.name, draws=order.mode.mode.draws, seed=order.seed)
     outcome = await carry_out(
-        request, state.settings.request_timeout_s, lambda deadline: _work(state, order, data, deadline, facts)
+        request, state.settings.request_timeout_s, lambda deadline: answer_image(state, order, data, deadline, facts)
     )
     measure(state, outcome.timings, [outcome.suspicion])
     return outcome
 
 
-async def _work(state: ServiceState, order: Order, data: bytes, deadline: float, facts: dict[str, Any]) -> Outcome:
+async def answer_image(
+    state: ServiceState, order: Order, data: bytes, deadline: float, facts: dict[str, Any]
+) -> Outcome:
+    """Carry out ``order`` on one image file; ``deadline`` is in event loop time, ``facts`` are for the log line."""
     timings = Timings()
     with ExitStack() as held:
         with state.batcher.expecting(), timings.measuring("decode"):

@@ -40,6 +40,11 @@ def find_images(inputs: Sequence[Path], skip: Path | None = None) -> list[tuple[
     return list(found.values())
 
 
+def find_sources(inputs: Sequence[Path]) -> list[Path]:
+    """The images of ``find_images``, where nothing is written."""
+    return list(dict.fromkeys(source for source, _ in find_images(inputs)))
+
+
 def make_plan(inputs: Sequence[Path], output: Path, *, force_png: bool) -> list[Errand]:
     """Names, folders and formats are kept; BMP, GIF and files without a known ending become PNG.
 

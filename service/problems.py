@@ -41,16 +41,7 @@ def problem(
     record.facts["problem"] = meaning.slug
     if f"{scope['path']}/".startswith("/v2/"):
         return JSONResponse({"error": detail}, meaning.status, headers)
-    content = {
-        "type": f"urn:nrp:problem:{meaning.slug}",
-        "title": meaning.title,
-        "status": meaning.status,
-        "detail": detail,
-        "instance": scope["path"],
-        "request_id": record.request_id,
-        **members,
-    }
-    return JSONResponse(content, meaning.status, headers, MEDIA_TYPE)
+    return JSONResponse({**_content(scope, meaning, detail), **members}, meaning.status, headers, MEDIA_TYPE)
 
 
 def error_problem(scope: Scope, error: NrpError) -> JSONResponse:
@@ -62,6 +53,27 @@ def error_problem(scope: Scope, error: NrpError) -> JSONResponse:
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(error.retry_after)
     return problem(scope, meaning, str(error) if meaning.public else _PRIVATE, headers)
+
+
+def item_problem(scope: Scope, error: Exception) -> dict[str, Any]:
+    """The members of the problem that one image of several has, counted in the metrics; the request has none."""
+    meaning = http_meaning(error)
+    if not isinstance(error, NrpError):
+        return _content(scope, UNEXPECTED, _PRIVATE)
+    _count(scope["app"].state.service.metrics, error, meaning)
+    later = {"retry_after": error.retry_after} if isinstance(error, OverloadedError) else {}
+    return {**_content(scope, meaning, str(error) if meaning.public else _PRIVATE), **later}
+
+
+def _content(scope: Scope, meaning: HttpMeaning, detail: str) -> dict[str, Any]:
+    return {
+        "type": f"urn:nrp:problem:{meaning.slug}",
+        "title": meaning.title,
+        "status": meaning.status,
+        "detail": detail,
+        "instance": scope["path"],
+        "request_id": record_of(scope).request_id,
+    }
 
 
 def unexpected_problem(scope: Scope) -> JSONResponse:

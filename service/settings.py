@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     max_pixels_in_flight: int = Field(
         default=32 * MEBI, ge=1, description="decoded pixels held at one time, all requests"
     )
+    max_batch_files: int = Field(default=64, ge=1, le=1000, description="files of one POST /purify/batch")
     max_waiting: int = Field(default=512, ge=1, description="images that may wait for the device")
     batch_pixels: int = Field(
         default=0, ge=0, description="pixels of one model run, draws counted; 0: 1 Mi on a CPU, 8 Mi else"

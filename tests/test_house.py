@@ -49,7 +49,7 @@ class Source:
 
     @property
     def is_command_line(self) -> bool:
-        return Path(self.path).name in ("commands.py", "nrp.py")
+        return Path(self.path).name in ("commands.py", "nrp.py") or Path(self.path).parent.name == "commands"
 
 
 Rule = Callable[[Source], Iterator[str]]
@@ -253,6 +253,7 @@ KEPT: tuple[tuple[Rule, str, str], ...] = (
     (wrong_direction, "robustness/x.py", "import servicing, model_store"),
     (underscore_across_rooms, "service/x.py", "from service.y import _near\nself._mine = __future__"),
     (print_outside_commands, "service/commands.py", "print('x')"),
+    (print_outside_commands, "service/commands/x.py", "print('x')"),
     (print_outside_commands, "service/x.py", "blueprint('x')"),
     (nameless_file, "service/miscible.py", ""),
     (long_file, "service/x.py", "x = 1\n" * 330),

@@ -1,4 +1,4 @@
-"""The models as the protocol shows them: every purifier, and the classifier behind a purifier."""
+"""The models as the protocol shows them: every purifier, and each downstream model behind a purifier."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from model_store.card import Card
 from model_store.inference import STANDARD_MODES
+from model_store.official import Kind
 from service.engine import Engine
 from service.errors import UnknownNameError
 from service.v2.messages import ModelMetadata, TensorMetadata
-from service.v2.tensors import FLOATS, IMAGE, LEVELS, PROBABILITIES, PURIFIED
+from service.v2.outputs import Output, outputs_of
+from service.v2.tensors import FLOATS, IMAGE, LEVELS
 
 VERSION_DIGITS = 12
 UNHASHED = "1"
@@ -20,30 +22,32 @@ PLATFORM = "nrp_pytorch"
 class InferenceModel:
     """A model by its name. ``version``: the beginning of its weights' sha256, so that a client can insist on them.
 
-    ``purifier`` None: it is the classifier, and whichever purifier the request names goes before it.
+    ``purifier`` None: it is the downstream model of ``task``, and whichever purifier the request names goes before it.
     """
 
     name: str
     version: str
     purifier: Card | None
+    task: Kind | None = None
     labels: tuple[str, ...] = ()
 
     @property
-    def output(self) -> str:
-        """The name of its one output."""
-        return PROBABILITIES if self.purifier is None else PURIFIED
+    def outputs(self) -> tuple[Output, ...]:
+        """The tensors it can answer with, in the order it does where a request names none."""
+        return outputs_of(self.task, len(self.labels))
 
 
 def find_model(engine: Engine, name: str, version: str | None = None) -> InferenceModel:
     """The model of that name. Raises UnknownNameError, also where it is served in another version."""
-    classifiers = {model.name: model for model in engine.downstreams.models if model.kind == "classifier"}
+    downstream = {model.name: model for model in engine.downstreams.models}
     if name in engine.purifiers:
         card = engine.purifiers[name]
         model = InferenceModel(name, _version(card.sha256), card)
-    elif name in classifiers:
-        model = InferenceModel(name, _version(classifiers[name].sha256), None, classifiers[name].labels)
+    elif name in downstream:
+        asked = downstream[name]
+        model = InferenceModel(name, _version(asked.sha256), None, asked.kind, asked.labels)
     else:
-        known = ", ".join([*sorted(engine.purifiers), *classifiers])
+        known = ", ".join([*sorted(engine.purifiers), *downstream])
         raise UnknownNameError(f"there is no model {name[:80]!r}; there are: {known}")
     if version is not None and version != model.version:
         raise UnknownNameError(f"{name} is served in version {model.version}, not {version[:80]!r}")
@@ -57,15 +61,12 @@ def metadata_of(model: InferenceModel) -> ModelMetadata:
         versions=[model.version],
         platform=PLATFORM,
         inputs=[TensorMetadata(name=IMAGE, datatype=LEVELS.datatype, shape=list(LEVELS.shape))],
-        outputs=[_output(model)],
+        outputs=[
+            TensorMetadata(name=output.name, datatype=output.datatype, shape=list(output.shape))
+            for output in model.outputs
+        ],
         parameters=_in_words(model),
     )
-
-
-def _output(model: InferenceModel) -> TensorMetadata:
-    if model.purifier is None:
-        return TensorMetadata(name=PROBABILITIES, datatype=FLOATS.datatype, shape=[-1, len(model.labels)])
-    return TensorMetadata(name=PURIFIED, datatype=LEVELS.datatype, shape=list(LEVELS.shape))
 
 
 def _in_words(model: InferenceModel) -> dict[str, object]:
@@ -74,11 +75,13 @@ def _in_words(model: InferenceModel) -> dict[str, object]:
         "seed": "parameter: image i of the request is purified with seed + i; secret and fresh by default",
         "dynamic": "parameter: true adds noise before purifying, false does not; instead of mode",
         "samples": "parameter: independent noisy draws to average; the mode's own by default",
+        **{output.name: output.in_words for output in model.outputs},
     }
+    if model.task == "detector":
+        words["score_threshold"] = "parameter: least score of an object that is returned; 0.5 by default"
     if model.purifier is None:
         words["mode"] = "parameter: an inference mode of the purifier by name; its default mode by default"
         words["purifier"] = "parameter: the purifier that goes before; the service's default by default"
-        words[PROBABILITIES] = "of the purified images, averaged over the draws, in the order of labels"
         words["labels"] = list(model.labels)
     else:
         inference = model.purifier.inference
@@ -86,7 +89,6 @@ def _in_words(model: InferenceModel) -> dict[str, object]:
         words["mode"] = (
             f"parameter: one of {', '.join(modes)}; {inference.default if inference else 'static'} by default"
         )
-        words[PURIFIED] = f"in the datatype and layout of {IMAGE}, of the same shape; whole levels of 255 in either"
     return words
 
 

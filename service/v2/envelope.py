@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import Request, Response
@@ -18,7 +19,7 @@ from service.errors import (
 )
 from service.v2.catalogue import InferenceModel
 from service.v2.messages import InferRequest, InferResponse, Parameters, RequestInput, ResponseOutput
-from service.v2.tensors import BINARY_SIZE, IMAGE, Array, Images, from_bytes, from_values, layout_of
+from service.v2.tensors import BINARY_SIZE, DATATYPES, IMAGE, Array, Images, from_bytes, from_values, layout_of
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MEBI = 1 << 20
@@ -33,12 +34,15 @@ _BINARY_OUTPUTS = "binary_data_output"
 
 @dataclass(frozen=True)
 class Call:
-    """An inference request, checked as far as it can be without touching the images' values."""
+    """An inference request, checked as far as it can be without touching the images' values.
+
+    ``wanted``: the outputs by name, in the order they are sent, and whether each follows as bytes.
+    """
 
     id: str | None
     parameters: Parameters
     images: Images
-    binary_output: bool
+    wanted: Mapping[str, bool]
 
 
 async def read_body(request: Request, within_s: float) -> bytes:
@@ -66,32 +70,44 @@ def open_call(body: bytes, header_length: str | None, model: InferenceModel) -> 
         names = ", ".join(repr(tensor.name[:40]) for tensor in asked.inputs[:4]) or "none"
         raise MalformedInferenceError(f"inputs: {model.name} takes one, {IMAGE!r}; sent were {names}")
     images = _images(asked.inputs[0], memoryview(body)[length:])
-    call = Call(asked.id, _of_the_model(asked.parameters), images, _wants_binary(asked, model))
-    if not call.binary_output and model.purifier is not None and images.values.size > MOST_JSON_VALUES:
-        raise InvalidParameterError(
-            f"outputs: {images.values.size} values are too many for JSON, which takes {MOST_JSON_VALUES}; "
-            f"ask for {_BINARY_OUTPUT}"
-        )
+    call = Call(asked.id, _of_the_model(asked.parameters), images, _wanted(asked, model))
+    pixels = images.count * images.height * images.width
+    _check_json_values(sum(o.per_pixel for o in model.outputs if call.wanted.get(o.name) is False) * pixels)
     return call
 
 
-def sealed(model: InferenceModel, call: Call, array: Array, parameters: Parameters) -> Response:
-    """The answer with ``array`` as the model's one output."""
-    raw = array.tobytes() if call.binary_output else b""
-    output = ResponseOutput(
-        name=model.output,
-        datatype="UINT8" if array.dtype.itemsize == 1 else "FP32",
-        shape=list(array.shape),
-        parameters={BINARY_SIZE: len(raw)} if call.binary_output else None,
-        data=None if call.binary_output else array.ravel().tolist(),
-    )
+def sealed(model: InferenceModel, call: Call, arrays: Mapping[str, Array], parameters: Parameters) -> Response:
+    """The answer with the outputs that were wanted, of those in ``arrays``.
+
+    Raises InvalidParameterError where they are too long for JSON.
+    """
+    _check_json_values(sum(arrays[name].size for name, binary in call.wanted.items() if not binary))
+    raws = [arrays[name].tobytes() if binary else b"" for name, binary in call.wanted.items()]
+    outputs = [
+        ResponseOutput(
+            name=name,
+            datatype=DATATYPES[arrays[name].dtype.name],
+            shape=list(arrays[name].shape),
+            parameters={BINARY_SIZE: len(raw)} if binary else None,
+            data=None if binary else arrays[name].ravel().tolist(),
+        )
+        for (name, binary), raw in zip(call.wanted.items(), raws, strict=True)
+    ]
     answer = InferResponse(
-        model_name=model.name, model_version=model.version, id=call.id, parameters=parameters, outputs=[output]
+        model_name=model.name, model_version=model.version, id=call.id, parameters=parameters, outputs=outputs
     )
     head = answer.model_dump_json(exclude_none=True).encode()
-    if not call.binary_output:
+    if not any(call.wanted.values()):
         return Response(head, media_type="application/json")
-    return Response(head + raw, media_type="application/octet-stream", headers={HEADER_LENGTH: str(len(head))})
+    body = b"".join([head, *raws])
+    return Response(body, media_type="application/octet-stream", headers={HEADER_LENGTH: str(len(head))})
+
+
+def _check_json_values(count: int) -> None:
+    if count > MOST_JSON_VALUES:
+        raise InvalidParameterError(
+            f"outputs: {count} values are too many for JSON, which takes {MOST_JSON_VALUES}; ask for {_BINARY_OUTPUT}"
+        )
 
 
 def _json_length(body: bytes, header_length: str | None) -> int:
@@ -132,16 +148,27 @@ def _of_the_model(parameters: Parameters) -> Parameters:
     return {name: value for name, value in parameters.items() if name != _BINARY_OUTPUTS}
 
 
-def _wants_binary(asked: InferRequest, model: InferenceModel) -> bool:
-    """Whether the output is to follow as bytes: as it says for itself, else as the request says for all."""
-    binary = asked.parameters.get(_BINARY_OUTPUTS, False)
+def _wanted(asked: InferRequest, model: InferenceModel) -> dict[str, bool]:
+    """The outputs wanted, all where none is named, and whether each follows as bytes: as it says for itself, else as
+    the request says for all."""
+    for_all = asked.parameters.get(_BINARY_OUTPUTS, False)
+    wanted: dict[str, bool | int | float | str] = {}
+    known = [output.name for output in model.outputs]
     for output in asked.outputs:
-        if output.name != model.output:
-            raise MalformedInferenceError(f"outputs: {model.name} has no {output.name[:40]!r}; it has {model.output!r}")
+        if output.name not in known:
+            names = ", ".join(map(repr, known))
+            raise MalformedInferenceError(f"outputs: {model.name} has no {output.name[:40]!r}; it has {names}")
+        if output.name in wanted:
+            raise MalformedInferenceError(f"outputs: {output.name!r} is asked for twice")
         unknown = output.parameters.keys() - {_BINARY_OUTPUT}
         if unknown:
             raise MalformedInferenceError(f"outputs: parameter {min(unknown)[:40]!r} is not supported")
-        binary = output.parameters.get(_BINARY_OUTPUT, binary)
+        wanted[output.name] = output.parameters.get(_BINARY_OUTPUT, for_all)
+    forms = wanted or dict.fromkeys(known, for_all)
+    return {name: _true_or_false(binary) for name, binary in forms.items()}
+
+
+def _true_or_false(binary: object) -> bool:
     if not isinstance(binary, bool):
         raise MalformedInferenceError(f"{_BINARY_OUTPUT} is {str(binary)[:40]!r}; it is true or false")
     return binary

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from fastapi import Request, Response
-from pydantic import ValidationError
 from torch import Tensor
 
-from model_store.official import Kind
 from service.batcher import Waited
 from service.connection import carry_out
-from service.errors import MalformedInferenceError, TooManyPixelsError
-from service.findings import probabilities_of
+from service.errors import TooManyPixelsError
 from service.images import charge
 from service.job import Answer, Job
-from service.options import SEED_BITS, PurifyQuery
-from service.pipeline import Order, Timings, check_size, make_order, measure
+from service.options import SEED_BITS
+from service.pipeline import Order, Timings, check_size, measure
 from service.record import record_of
 from service.state import ServiceState
 from service.suspicion import Suspicion, judge
 from service.v2.catalogue import InferenceModel
 from service.v2.envelope import HEADER_LENGTH, Call, open_call, read_body, sealed
 from service.v2.messages import Parameters
-from service.v2.tensors import Images, laid_out
-
-TIMEOUT = "timeout"
-LONGEST_TIMEOUT = 10**12
+from service.v2.outputs import arrays_of
+from service.v2.parameters import Wish, patience, read_wish
+from service.v2.tensors import Images
 
 
 async def infer(request: Request, state: ServiceState, model: InferenceModel) -> Response:
@@ -58,7 +53,8 @@ async def _work(
     with timings.measuring("decode"):
         call: Call = await state.codec.run(open_call, body, header_length, model)
     charged = _check_size(state, call.images)
-    order = _order(state, model, call.parameters)
+    wish = read_wish(state, model, call.parameters)
+    order = wish.order
     check_size(state.engine, order, call.images.width, call.images.height)
     facts.update(
         purifier=order.card.name, mode=order.mode.name, draws=order.mode.mode.draws, seed=order.seed,
@@ -67,10 +63,10 @@ async def _work(
     with state.pixels.holding(charged):
         with timings.measuring("decode"):
             pixels: Tensor = await state.codec.run(call.images.pixels)
-        latest = min(deadline, _patience(call.parameters))
+        latest = min(deadline, patience(call.parameters))
         answers = await _on_device(state, order, pixels, latest, timings)
         with timings.measuring("encode"):
-            response, suspicions = await state.codec.run(_conclude, model, call, order, pixels, answers)
+            response, suspicions = await state.codec.run(_conclude, model, call, wish, pixels, answers)
     return response, timings, suspicions
 
 
@@ -86,33 +82,6 @@ def _check_size(state: ServiceState, images: Images) -> int:
     if images.count > settings.max_waiting:
         raise TooManyPixelsError(f"{size}: the limit is {settings.max_waiting} images; send fewer at a time")
     return each * images.count
-
-
-def _order(state: ServiceState, model: InferenceModel, parameters: Parameters) -> Order:
-    """What the request's parameters amount to. Raises MalformedInferenceError, and what ``make_order`` raises."""
-    asked: dict[str, object] = {name: value for name, value in parameters.items() if name != TIMEOUT}
-    if model.purifier is not None:
-        if "purifier" in asked:
-            raise MalformedInferenceError(f"parameter 'purifier': {model.name} is the purifier")
-        asked["purifier"] = model.name
-    try:
-        query = PurifyQuery.model_validate(asked)
-    except ValidationError as error:
-        fault = error.errors(include_input=False, include_url=False)[0]
-        reason = "there is no such parameter" if fault["type"] == "extra_forbidden" else fault["msg"]
-        raise MalformedInferenceError(f"parameter {str(fault['loc'][0])[:40]!r}: {reason}") from error
-    task: Kind | None = "classifier" if model.purifier is None else None
-    return make_order(state.engine, state.settings.max_draws, query, task=task)
-
-
-def _patience(parameters: Mapping[str, object]) -> float:
-    """When the client will no longer wait, in event loop time: ``timeout`` is in microseconds."""
-    microseconds = parameters.get(TIMEOUT)
-    if microseconds is None:
-        return float("inf")
-    if isinstance(microseconds, bool) or not isinstance(microseconds, int) or microseconds < 1:
-        raise MalformedInferenceError(f"parameter {TIMEOUT!r} is a whole number of microseconds, 1 at the least")
-    return asyncio.get_running_loop().time() + min(microseconds, LONGEST_TIMEOUT) / 1e6
 
 
 async def _on_device(
@@ -143,15 +112,13 @@ async def _on_device(
 
 
 def _conclude(
-    model: InferenceModel, call: Call, order: Order, pixels: Tensor, answers: Sequence[Answer]
+    model: InferenceModel, call: Call, wish: Wish, pixels: Tensor, answers: Sequence[Answer]
 ) -> tuple[Response, list[Suspicion]]:
     suspicions = [
         judge(image, answer.purified, answer.undefended, answer.defended)
         for image, answer in zip(pixels, answers, strict=True)
     ]
-    if order.task is not None:
-        array = torch.stack([probabilities_of(answer.defended) for answer in answers]).float().numpy()
-    else:
-        array = laid_out(torch.stack([answer.purified for answer in answers]), call.images.layout)
+    order = wish.order
+    arrays = arrays_of(order.task, answers, call.images.layout, wish.score_threshold)
     said: Parameters = {"purifier": order.card.name, "mode": order.mode.name, "draws": order.mode.mode.draws}
-    return sealed(model, call, array, said), suspicions
+    return sealed(model, call, arrays, said), suspicions

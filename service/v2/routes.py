@@ -77,7 +77,7 @@ def _infer_options() -> dict[str, Any]:
         },
     }
     return {
-        "summary": "Purify or classify images",
+        "summary": "Purify images, or ask a model about them purified",
         "response_model": InferResponse,
         "responses": reasons,
         "openapi_extra": {"requestBody": body},
@@ -137,7 +137,8 @@ async def model_version_ready(model: OfVersion, state: State) -> ModelReady:
 
 @router.post("/models/{name}/infer", **_infer_options())
 async def model_infer(request: Request, model: Latest, state: State) -> Response:
-    """Images in the tensor `image`; back come `purified`, or the classifier's `probabilities` of the purified."""
+    """Images in the tensor `image`; back come `purified`, or what a model says of the purified: a classifier's
+    `probabilities`, a segmenter's `mask`, a detector's `boxes`, `scores`, `labels` and `counts`."""
     return await infer(request, state, model)
 
 

@@ -17,10 +17,11 @@ from model_store.pixels import to_bytes, to_float
 from service.errors import MalformedInferenceError
 
 IMAGE = "image"
-PURIFIED = "purified"
-PROBABILITIES = "probabilities"
 BINARY_SIZE = "binary_data_size"
 LONGEST_SIDE = 1 << 31
+INTEGERS = "INT64"
+# The protocol's name of an array's type; bytes are little-endian.
+DATATYPES: Mapping[str, str] = MappingProxyType({"uint8": "UINT8", "float32": "FP32", "int64": INTEGERS})
 
 Array = NDArray[Any]
 

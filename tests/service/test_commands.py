@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,16 +14,17 @@ import structlog
 import torch
 from PIL import Image
 
+import nrp
 from model_store.errors import NrpError, TamperedWeightsError
-from service import commands
 from service.engine import Engine
 
 
 def run(verb: str, *words: object) -> Any:
     """One command, as ``nrp`` calls it."""
     parser = argparse.ArgumentParser()
-    getattr(commands, f"configure_{verb}")(parser)
-    return getattr(commands, f"run_{verb}")(parser.parse_args([str(word) for word in words]))
+    module = importlib.import_module(nrp.VERBS[verb].module)
+    getattr(module, f"configure_{verb}")(parser)
+    return getattr(module, f"run_{verb}")(parser.parse_args([str(word) for word in words]))
 
 
 @pytest.fixture

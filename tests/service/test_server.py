@@ -26,7 +26,7 @@ LAUNCH = """
 import os
 os.environ["NRP_LOG_LEVEL"] = "nonsense"
 import argparse, sys, time
-import service.app, service.commands, service.engine
+import service.app, service.commands.serve, service.engine
 from model_store.errors import NrpError
 del os.environ["NRP_LOG_LEVEL"]
 
@@ -40,9 +40,9 @@ class SlowEngine(service.engine.Engine):
 
 service.app.Engine = SlowEngine
 parser = argparse.ArgumentParser()
-service.commands.configure_serve(parser)
+service.commands.serve.configure_serve(parser)
 try:
-    sys.exit(service.commands.run_serve(parser.parse_args()))
+    sys.exit(service.commands.serve.run_serve(parser.parse_args()))
 except NrpError as error:
     print(f"nrp: error: {error}", file=sys.stderr)
     sys.exit(1)

@@ -5,21 +5,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
 from service.app import create_app
 from service.settings import Settings
+from tests.service.scenes import SIDE, SceneEngine
 
 
-@pytest.fixture
-def triton_client(settings_for: Callable[..., Settings]) -> Iterator[Any]:
-    app = create_app(settings_for())
+@contextmanager
+def served(app: FastAPI) -> Iterator[Any]:
+    """A client of the application on a socket."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -36,6 +39,19 @@ def triton_client(settings_for: Callable[..., Settings]) -> Iterator[Any]:
     client.close()
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture
+def triton_client(settings_for: Callable[..., Settings]) -> Iterator[Any]:
+    with served(create_app(settings_for())) as client:
+        yield client
+
+
+@pytest.fixture
+def scene_client(settings_for: Callable[..., Settings]) -> Iterator[Any]:
+    settings = settings_for()
+    with served(create_app(settings, SceneEngine(settings))) as client:
+        yield client
 
 
 def tensor(array: Any, *, binary: bool = True) -> Any:
@@ -72,3 +88,30 @@ def test_it_finds_its_way_purifies_classifies_and_reads_our_errors(triton_client
     assert refused.value.status() == "400"
     later = client.async_infer("plain", [tensor(images)])
     assert np.array_equal(later.get_result().as_numpy("purified"), images)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_it_reads_masks_and_objects(scene_client: Any, binary: bool) -> None:
+    images = np.zeros((2, SIDE, 32, 3), np.uint8)
+    images[0, 4:12, 8:20] = 255
+    mask = scene_client.infer(
+        "shades", [tensor(images)], outputs=[triton.InferRequestedOutput("mask", binary_data=binary)]
+    ).as_numpy("mask")
+    assert (mask.dtype, mask.shape) == (np.uint8, (2, SIDE, 32))
+    assert np.array_equal(mask, images[..., 0] // 255 * 2)
+
+    names = [entry["name"] for entry in scene_client.get_model_metadata("spots")["outputs"]]
+    outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in names]
+    found = scene_client.infer("spots", [tensor(images)], outputs=outputs)
+    assert {name: found.as_numpy(name).dtype.name for name in names} == {
+        "boxes": "float32", "scores": "float32", "labels": "int64", "counts": "int64",
+    }  # fmt: skip
+    assert found.as_numpy("counts").tolist() == [1, 0]
+    assert np.allclose(found.as_numpy("boxes"), [[[8, 4, 20, 12]], [[0, 0, 0, 0]]])
+    assert found.as_numpy("labels").tolist() == [[1], [-1]]
+
+    nothing = scene_client.infer("spots", [tensor(images[1:])])
+    assert nothing.as_numpy("boxes").shape == (1, 1, 4)
+    alone = scene_client.infer("spots", [tensor(images)], outputs=[triton.InferRequestedOutput("scores")])
+    assert alone.as_numpy("boxes") is None
+    assert np.allclose(alone.as_numpy("scores"), [[0.9], [0]])

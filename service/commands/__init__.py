@@ -1,0 +1,1 @@
+"""The verbs of ``nrp`` that this room answers, one a file."""
