@@ -8,6 +8,7 @@ NrpError                      any error this project raises on purpose; its text
    ├─ TamperedWeightsError    weights missing or not the bytes that the card's sha256 names
    ├─ IncompatibleWeightsError  parameter names or shapes differ from the architecture's
    ├─ ModelExistsError        publish without leave to replace
+   ├─ InvalidSmoothingError   noise, counts or a confidence that certify nothing
    ├─ UnavailableDeviceError  a device that PyTorch does not see
    └─ UnavailableModelError   an external model (torchvision) that cannot be had here
 """
@@ -45,6 +46,10 @@ class IncompatibleWeightsError(ModelStoreError):
 
 class ModelExistsError(ModelStoreError):
     """A model of that name is already published."""
+
+
+class InvalidSmoothingError(ModelStoreError):
+    """What a certificate is asked for with can certify nothing."""
 
 
 class UnavailableModelError(ModelStoreError):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from model_store.card import Card, Figure
+from model_store.certification import ABSTAIN, Certificate, Smoothing, certificate, prediction, sample_counts
 from model_store.inference import seeded
-from robustness.certification import ABSTAIN, Certificate, Smoothing, certificate, prediction, sample_counts
 from robustness.defences import Defence, Purification, Role
 from robustness.judgement import Bench, clean_trial, judge
 from robustness.results.cells import grid

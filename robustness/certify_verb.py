@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 
+from model_store.certification import Smoothing
 from model_store.devices import device_named
 from model_store.store import ModelStore
-from robustness.certification import Smoothing
 from robustness.certified import (
     SUITE,
     Certified,

@@ -7,7 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.answers import ClassifyAnswer, ModeReport, SuspicionReport, best
-from service.documentation import image_body, image_problems
+from service.certify import answer_certify
+from service.certify_answers import CertifyAnswer
+from service.certify_order import check_certifies
+from service.documentation import certify_events, image_body, image_problems
 from service.downstream import Downstream
 from service.errors import InvalidParameterError
 from service.findings import probabilities_of
@@ -27,8 +30,8 @@ DEFAULT_TOP_K = 5
 @router.post(
     "/classify-robust",
     summary="Classify an image after purifying it",
-    response_model=ClassifyAnswer,
-    responses=image_problems(),
+    response_model=ClassifyAnswer | CertifyAnswer,
+    responses={**image_problems(), 200: certify_events()},
     openapi_extra=image_body(),
 )
 async def classify_robust(
@@ -36,7 +39,15 @@ async def classify_robust(
     query: Annotated[ClassifyQuery, Query()],
     state: Annotated[ServiceState, Depends(state_of)],
 ) -> Response:
-    """Send a picture, get labels with probabilities, averaged over the mode's draws, and a suspicion report."""
+    """Send a picture, get labels with probabilities, averaged over the mode's draws, and a suspicion report.
+
+    With `certify=true` the answer is a certificate (Cohen et al., ICML 2019): many noisy copies of the upload are
+    purified and classified, and the label holds, but for a chance of `alpha`, for every image less than `radius` away
+    from the upload in the L2 norm. It takes seconds to minutes: `Accept: text/event-stream` shows how far it is.
+    """
+    if query.certify:
+        return await answer_certify(request, query, state)
+    check_certifies(query)
     negotiate(request.headers.get("accept"), [JSON])
     order = make_order(state.engine, state.settings.max_draws, query, task="classifier")
     _check_top_k(state.engine.downstream("classifier"), query)

@@ -90,6 +90,16 @@ def image_answer() -> dict[str, Any]:
     }
 
 
+def certify_events() -> dict[str, Any]:
+    """The answer that classifies or certifies: JSON, or a certificate as the last of a stream of events."""
+    return {
+        "description": "labels; with certify=true a certificate, which comes with Accept: text/event-stream as "
+        "server-sent events: `progress` (done, of, seconds_left), then one `result`, the same JSON, or one `problem`, "
+        "a problem document, where it fails on the way",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+
+
 def mask_answer() -> dict[str, Any]:
     """The answer that is a mask."""
     return {

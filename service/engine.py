@@ -23,11 +23,13 @@ from model_store.official import Kind
 from model_store.store import LoadedModel, ModelStore
 from service.batch import Batch
 from service.budget import PixelBudget, is_out_of_memory
+from service.copies import Copies
 from service.device import choose_batch_pixels, choose_precision, choose_purifier
 from service.downstream import Downstream
 from service.downstream_loading import KINDS
 from service.downstreams import Downstreams, load_downstreams
-from service.errors import OutOfDeviceMemoryError
+from service.errors import DeadlineExceededError, NonFiniteOutputError, OutOfDeviceMemoryError
+from service.findings import probabilities_of
 from service.job import Answer, Job
 from service.runtime import in_runtime
 from service.settings import Settings
@@ -167,6 +169,47 @@ class Engine:
                 self.budget.creep_up()
                 return answers
 
+    def hold(self, name: str) -> nn.Module:
+        """The purifier of that name, for who needs the same weights from beginning to end, whatever is put in service
+        meanwhile. On the device thread. Raises the model store's errors."""
+        return self._purifier(name)
+
+    def label_counts(self, purifier: nn.Module, copies: Copies) -> Tensor:
+        """How often the classifier gives each label to noisy ``copies`` of an image, purified: (classes,) int64.
+
+        On the device thread; as many copies at a time as fit. Raises OutOfDeviceMemoryError where one whole copy does
+        not, NonFiniteOutputError, and DeadlineExceededError once they are abandoned.
+        """
+        size = max(1, min(copies.count, self.budget.now // copies.weight))
+        classify = partial(self._labels, purifier, copies)
+        while True:
+            try:
+                with torch.inference_mode():
+                    counts = copies.counts(classify, self.device, size)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._give_way(size * copies.weight)
+                if size == 1:
+                    raise OutOfDeviceMemoryError(
+                        "the device has too little memory for a noisy copy of this image now"
+                    ) from error
+                size //= 2
+            else:
+                self.budget.creep_up()
+                return counts
+
+    def _labels(self, purifier: nn.Module, copies: Copies, noisy: Tensor) -> Tensor:
+        """The label of each of the noisy images (N, 3, H, W)."""
+        if copies.abandoned.is_set():
+            raise DeadlineExceededError("nobody waited for this certificate any more")
+        purified = self._forward(purifier, noisy)
+        _check_finite(purified)
+        findings = self.downstreams.findings("classifier", purified.clamp(0, 1), self.budget.now)
+        probabilities = torch.stack([probabilities_of(finding) for finding in findings])
+        _check_finite(probabilities)
+        return probabilities.argmax(dim=1)
+
     def _run(
         self, module: nn.Module, jobs: Sequence[Job], size: int, tiling: Tiling | None
     ) -> list[Answer | Exception]:
@@ -227,3 +270,8 @@ class Engine:
     def _release_memory(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _check_finite(output: Tensor) -> None:
+    if not output.isfinite().all():
+        raise NonFiniteOutputError("a model gave NaN or infinity for this image; try another purifier or size")

@@ -16,6 +16,8 @@ SEED_BITS = 63
 CARD_DEFAULT = "default"
 PUBLISHED_NAME = "published"
 STATIC_NAME = "static"
+# Beyond this a copy shows nothing of the image.
+MOST_SIGMA = 10.0
 
 
 class PurifyQuery(BaseModel):
@@ -63,6 +65,23 @@ class ClassifyQuery(DownstreamQuery):
     """Query parameters of ``POST /classify-robust``."""
 
     top_k: int | None = Field(default=None, ge=1, description="labels to return, best first; 5 by default")
+    certify: bool = Field(
+        default=False,
+        description="instead of probabilities a certificate: a label that no change of the upload below an L2 radius "
+        "can turn, or an abstention. Allows `purifier`, `model`, `seed` and the four parameters below",
+    )
+    sigma: float | None = Field(
+        default=None,
+        gt=0,
+        le=MOST_SIGMA,
+        description="standard deviation of a certificate's noise, image values being in [0, 1]; by default that of the "
+        "purifier's card",
+    )
+    n: int | None = Field(default=None, ge=1, description="noisy copies that bound the label's share; 1000 by default")
+    n0: int | None = Field(default=None, ge=1, description="noisy copies that choose the label; 100 by default")
+    alpha: float | None = Field(
+        default=None, gt=0, lt=1, description="chance that a certificate is wrong, at the most; 0.001 by default"
+    )
 
 
 class DetectQuery(DownstreamQuery):

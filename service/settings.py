@@ -75,6 +75,19 @@ class Settings(BaseSettings):
     )
     max_draws: int = Field(default=16, ge=1, le=64, description="most noisy draws that one request may ask for")
     request_timeout_s: float = Field(default=60.0, gt=0, description="seconds before an unanswered request gets a 504")
+    smoothing_purifier: str = Field(
+        default="nrp-smoothing", description="purifier of certificates, in the store; loaded when first asked for"
+    )
+    max_certifications: int = Field(default=2, ge=1, description="certifications at one time; more are told to wait")
+    max_certify_samples: int = Field(
+        default=10_000, ge=1, description="most noisy copies that choose, and most that bound, in one certification"
+    )
+    max_certify_pixels: int = Field(
+        default=0, ge=0, description="pixels of one certification, all its noisy copies; 0: 256 runs of batch_pixels"
+    )
+    certify_timeout_s: float = Field(
+        default=300.0, gt=0, description="seconds before a certification that is not done is given up with a 504"
+    )
     suspicion_threshold: float | None = Field(
         default=None,
         ge=0,

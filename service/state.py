@@ -12,6 +12,7 @@ from model_store.store import ModelStore
 from service.activation import Activation
 from service.admission import Allowance
 from service.batcher import Batcher
+from service.certifications import Certifications
 from service.codec import Codec
 from service.engine import Engine
 from service.in_flight import RequestsInFlight
@@ -43,6 +44,7 @@ class ServiceState:
         self.pixels = Allowance(settings.max_pixels_in_flight, "pixels in flight", retry_after)
         self.bodies = Allowance(settings.max_body_bytes_in_flight, "body bytes in flight", retry_after)
         self.requests = RequestsInFlight()
+        self.certifications = Certifications(settings.max_certifications)
         self.activation = Activation(
             ModelStore(settings.model_store), engine, self.batcher, self.codec, self.metrics, self.requests
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,26 @@ def ask(args: argparse.Namespace, sources: Sequence[Path], question: Question) -
         rows, failures = _answers(bench, engine.downstream(question.task), order, sources, question)
     finally:
         bench.close()
-    _print(args, [rows[source] for source in sources if source in rows], failures, question)
+    return show(args, sources, rows, failures, question.lines)
+
+
+def show(
+    args: argparse.Namespace,
+    sources: Sequence[Path],
+    rows: Mapping[Path, Row],
+    failures: Sequence[Failed],
+    lines: Callable[[Row], Sequence[str]],
+) -> int:
+    """Print the rows in the files' order, as JSON or as a table; 1 if any file failed."""
+    ordered = [rows[source] for source in sources if source in rows]
+    if args.json:
+        failed = [{"file": str(failure.source), "error": failure.reason} for failure in failures]
+        print(json.dumps({"results": ordered, "failed": failed}, indent=2))
+    else:
+        width = max((len(row["file"]) for row in ordered), default=0)
+        for row in ordered:
+            for line in lines(row):
+                print(f"{row['file']:<{width}}  {line}")
     return report_failures(failures, len(sources))
 
 
@@ -79,14 +98,3 @@ def _about(done: Done, model: Downstream, order: Order) -> Row:
         "mode": ModeReport.of(order.mode).model_dump(),
         "suspicion": SuspicionReport.of(suspicion).model_dump(),
     }
-
-
-def _print(args: argparse.Namespace, rows: list[Row], failures: list[Failed], question: Question) -> None:
-    if args.json:
-        failed = [{"file": str(failure.source), "error": failure.reason} for failure in failures]
-        print(json.dumps({"results": rows, "failed": failed}, indent=2))
-        return
-    width = max((len(row["file"]) for row in rows), default=0)
-    for row in rows:
-        for line in question.lines(row):
-            print(f"{row['file']:<{width}}  {line}")

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from model_store.card import Figure
+from model_store.certification import ABSTAIN, Certificate, Smoothing, sample_counts
 from model_store.errors import NrpError
 from model_store.store import ModelStore
 from robustness import certified
-from robustness.certification import ABSTAIN, Certificate, Smoothing, sample_counts
 from robustness.certified import certified_accuracy, measure_certified
 from robustness.commands import configure_evaluate, run_evaluate
 from robustness.defences import NoDefence

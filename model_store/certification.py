@@ -15,7 +15,7 @@ import torch
 from scipy.special import bdtr, betaincinv
 from torch import Tensor
 
-from robustness.errors import EvaluationError
+from model_store.errors import InvalidSmoothingError
 
 Classify = Callable[[Tensor], Tensor]
 
@@ -27,7 +27,9 @@ class Smoothing:
     """Noise of standard deviation ``sigma`` on images in [0,1], never clipped: a clipped one certifies nothing.
 
     ``n0`` noisy copies choose the class, ``n`` others bound its probability; a certificate is wrong with probability
-    ``alpha`` at the most. ``batch`` copies are classified at once, which changes no answer. Raises EvaluationError.
+    ``alpha`` at the most. ``batch`` copies are classified at once, which changes no answer.
+
+    Raises InvalidSmoothingError.
     """
 
     sigma: float
@@ -38,11 +40,17 @@ class Smoothing:
 
     def __post_init__(self) -> None:
         if not self.sigma > 0:
-            raise EvaluationError(f"noise of std {self.sigma:g} smooths nothing; give --sigma above 0, such as 0.25")
+            raise InvalidSmoothingError(
+                f"noise of std {self.sigma:g} smooths nothing; give a sigma above 0, such as 0.25"
+            )
         if not 0 < self.alpha < 1:
-            raise EvaluationError(f"an alpha of {self.alpha:g} is no probability; give one in (0,1), such as 0.001")
+            raise InvalidSmoothingError(
+                f"an alpha of {self.alpha:g} is no probability; give one in (0,1), such as 0.001"
+            )
         if min(self.n0, self.n, self.batch) < 1:
-            raise EvaluationError("certification needs at least one noisy copy to choose and one to bound; raise n0, n")
+            raise InvalidSmoothingError(
+                "certification needs at least one noisy copy to choose and one to bound; raise n0, n"
+            )
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,11 @@ class Certificate:
     label: int
     radius: float
     counts: Tensor
+
+    @property
+    def abstained(self) -> bool:
+        """Whether there is no label."""
+        return self.label == ABSTAIN
 
 
 def certify(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustness.certification import (
+from model_store.certification import (
     ABSTAIN,
     Smoothing,
     certificate,
@@ -17,7 +17,7 @@ from robustness.certification import (
     prediction,
     sample_counts,
 )
-from robustness.errors import EvaluationError
+from model_store.errors import InvalidSmoothingError
 
 SIGMA = 0.25
 IMAGE = torch.full((3, 4, 4), 0.5)
@@ -133,8 +133,13 @@ def test_the_batch_changes_no_answer_and_noise_is_not_clipped() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"sigma": 0.0}, "--sigma"), ({"alpha": 0.0}, "alpha"), ({"alpha": 1.0}, "alpha"), ({"n": 0}, "raise n0, n")],
+    [
+        ({"sigma": 0.0}, "a sigma above 0"),
+        ({"alpha": 0.0}, "alpha"),
+        ({"alpha": 1.0}, "alpha"),
+        ({"n": 0}, "raise n0, n"),
+    ],
 )
 def test_what_certifies_nothing_is_refused(settings: dict[str, float], says: str) -> None:
-    with pytest.raises(EvaluationError, match=says):
+    with pytest.raises(InvalidSmoothingError, match=says):
         Smoothing(**{"sigma": 0.25, **settings})  # type: ignore[arg-type]
