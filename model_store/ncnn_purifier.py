@@ -37,7 +37,7 @@ Block = TypeVar("Block", bound=nn.Module)
 TOLERANCE = 0.2 / 255
 PROBE_SIDES = (40, 56)
 NO_MEMORY = -100
-# Freed blobs are kept for the next image, except after one so large that keeping them would be felt.
+# Freed blobs are kept for the next image, except those of one so large that keeping them would be felt.
 KEPT_PIXELS = 1 << 17
 
 
@@ -116,17 +116,15 @@ class _Net:
     def run(self, image: Tensor) -> Tensor:
         """(C, H, W) float32, contiguous, to the network's output. Raises RuntimeError out of memory."""
         extractor = self._net.create_extractor()
+        if image[0].numel() > KEPT_PIXELS:
+            extractor.set_blob_allocator(None)
+            extractor.set_workspace_allocator(None)
         extractor.input(INPUT, ncnn.Mat(image.numpy()))
         status, output = extractor.extract(OUTPUT)
         if status:
             cause = "can't allocate memory" if status == NO_MEMORY else "a layer failed"
             raise RuntimeError(f"ncnn: {cause} (status {status})")
-        answer = torch.from_numpy(output.numpy("f").copy())
-        if image[0].numel() > KEPT_PIXELS:
-            del extractor, output
-            for allocator in self._allocators:
-                allocator.clear()
-        return answer
+        return torch.from_numpy(output.numpy("f").copy())
 
 
 def _residuals(graph: Graph, blob: str, blocks: nn.Module) -> str:
