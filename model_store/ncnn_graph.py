@@ -1,7 +1,7 @@
 """A network of convolutions written down for ncnn: its layers as text, its weights as bytes.
 
-ncnn (Tencent, BSD-3) computes 3x3 convolutions by Winograd's minimal filtering (Lavin and Gray, 2016), with a quarter to
-a fifth of the multiplications; oneDNN, which PyTorch calls, does not in float32. Formats: ncnn's ``param`` and ``bin``.
+ncnn (Tencent, BSD-3) computes 3x3 convolutions by Winograd's minimal filtering (Lavin and Gray, 2016), with a quarter
+to a fifth of the multiplications; oneDNN, which PyTorch calls, does not in float32. Formats: its ``param`` and ``bin``.
 """
 
 from __future__ import annotations
