@@ -11,7 +11,8 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -73,6 +74,7 @@ class Batcher(Generic[P, R]):
         self._buckets: dict[Hashable, deque[_Waiting[P, R]]] = {}
         self._running: list[_Waiting[P, R]] = []
         self._orders = 0
+        self._expected = 0
         self._wake = asyncio.Event()
         self._accepting = False
         self._loop_task: asyncio.Task[None] | None = None
@@ -100,6 +102,19 @@ class Batcher(Generic[P, R]):
         """Seconds that the present batch has been running; 0 when the device is free."""
         return 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
 
+    @contextmanager
+    def expecting(self, count: int = 1) -> Iterator[None]:
+        """Hold room in the queue for ``count`` callers who are about to submit; leave the block just before they do.
+
+        Raises OverloadedError where there is none, so that whoever cannot be queued is told before any work is done.
+        """
+        self._check_room(count)
+        self._expected += count
+        try:
+            yield
+        finally:
+            self._expected -= count
+
     def retry_after(self) -> int:
         """Whole seconds until what waits now should be done, by the pace of recent batches."""
         cost = sum(item.cost for bucket in self._buckets.values() for item in bucket)
@@ -119,10 +134,7 @@ class Batcher(Generic[P, R]):
         """
         if not (self.alive and self._accepting):
             raise EngineStoppedError("the engine does not take work any more; try another instance or retry later")
-        if self.depth >= self._max_waiting:
-            raise OverloadedError(
-                f"{self._max_waiting} images are waiting already; retry later", "queue_full", self.retry_after()
-            )
+        self._check_room(1)
         loop = asyncio.get_running_loop()
         self._orders += 1
         item = _Waiting[P, R](payload, cost, deadline, self._orders, loop.time(), loop.create_future())
@@ -146,6 +158,12 @@ class Batcher(Generic[P, R]):
                 task.cancel()
             await asyncio.wait([self._loop_task])
         self._thread.stop()
+
+    def _check_room(self, count: int) -> None:
+        if self.depth + self._expected + count > self._max_waiting:
+            raise OverloadedError(
+                f"{self._max_waiting} images are waiting already; retry later", "queue_full", self.retry_after()
+            )
 
     def _forget_if_waiting(self, key: Hashable, item: _Waiting[P, R]) -> None:
         bucket = self._buckets.get(key)

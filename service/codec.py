@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from service.priority import step_back
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -15,7 +17,7 @@ class Codec:
     """A small pool of worker threads."""
 
     def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="codec")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="codec", initializer=step_back)
 
     async def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run ``work`` in a worker thread.

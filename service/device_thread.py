@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import structlog
 
 from service.errors import EngineStoppedError
+from service.priority import step_back
 
 T = TypeVar("T")
 
@@ -63,6 +64,7 @@ class DeviceThread:
         self._queue.put(None)
 
     def _live(self) -> None:
+        step_back()
         try:
             while (task := self._queue.get()) is not None and not self._ended:
                 task()

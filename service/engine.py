@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from model_store.card import Card
-from model_store.devices import device_named, place
+from model_store.devices import device_named
 from model_store.errors import ModelStoreError, UnknownModelError
 from model_store.inference import InferenceMode
 from model_store.official import Kind
@@ -32,6 +32,7 @@ from service.errors import DeadlineExceededError, NonFiniteOutputError, OutOfDev
 from service.findings import probabilities_of
 from service.job import Answer, Job
 from service.remote.model import remote_models
+from service.runtime import in_runtime
 from service.settings import Settings
 from service.tiles import Tiling
 
@@ -57,6 +58,7 @@ class Engine:
         self.tile_pixels = settings.tile_pixels
         if settings.threads:
             torch.set_num_threads(settings.threads)
+        self._runtime = settings.runtime
         self._store = ModelStore(settings.model_store)
         self.default_purifier = choose_purifier(settings.purifier, self.device)
         self.cards = {card.name: card for card in self._store.cards()}
@@ -105,7 +107,7 @@ class Engine:
         """
         name = loaded.card.name
         before = self._loaded.get(name)
-        self._loaded[name] = place(loaded.module, self.device)
+        self._loaded[name] = self._placed(loaded)
         try:
             self._try_out(name)
         except BaseException:
@@ -136,10 +138,12 @@ class Engine:
         self._release_memory()
 
     def _try_out(self, purifier: str, task: Kind | None = None) -> None:
+        """One image, then two: alone and in company they may take different ways."""
         pixels = torch.zeros(3, WARM_UP_SIDE, WARM_UP_SIDE, dtype=torch.uint8)
-        outcome = self.run([Job(pixels, purifier, InferenceMode(noise_std=0.1), 0, task)])[0]
-        if isinstance(outcome, Exception):
-            raise outcome
+        job = Job(pixels, purifier, InferenceMode(noise_std=0.1), 0, task)
+        for outcome in (*self.run([job]), *self.run([job, job])):
+            if isinstance(outcome, Exception):
+                raise outcome
 
     def run(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
         """One outcome a job; the jobs share purifier and shape.
@@ -260,13 +264,16 @@ class Engine:
     def _purifier(self, name: str) -> nn.Module:
         """The purifier of that name, loaded now if need be; of those beside the default the latest stay loaded."""
         if name not in self._loaded:
-            self._loaded[name] = place(self._store.load(name).module, self.device)
+            self._loaded[name] = self._placed(self._store.load(name))
             for other in list(self._loaded):
                 kept = {name, self.default_purifier, *self._retiring}
                 if len(self._loaded) > LOADED_PURIFIERS and other not in kept:
                     del self._loaded[other]
         self._loaded.move_to_end(name)
         return self._loaded[name]
+
+    def _placed(self, loaded: LoadedModel) -> nn.Module:
+        return in_runtime(loaded, self._runtime, self.device, self.precision)
 
     def _release_memory(self) -> None:
         if self.device.type == "cuda":

@@ -195,7 +195,7 @@ def _encode_image(
         image.putalpha(alpha)
     out = io.BytesIO()
     if image_format == "PNG":
-        image.save(out, "PNG", compress_level=3, icc_profile=profile)  # more barely shrinks a photo, only slower
+        image.save(out, "PNG", compress_level=1, icc_profile=profile)  # more barely shrinks a photo, only slower
     elif image_format == "JPEG":
         image.save(out, "JPEG", quality=95, subsampling=0, icc_profile=profile)
     else:  # here quality means effort

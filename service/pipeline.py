@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,16 +149,9 @@ async def answer_image(
     """Carry out ``order`` on one image file; ``deadline`` is in event loop time, ``facts`` are for the log line."""
     timings = Timings()
     state.remotes.check(order.task)
-    with timings.measuring("decode"):
-        opened: OpenedImage = await state.codec.run(open_image, data, state.settings.max_pixels)
-    facts["pixels"] = opened.width * opened.height
-    check_size(state.engine, order, opened.width, opened.height)
-    with state.pixels.holding(opened.charge):
-        with timings.measuring("decode"):
-            image: DecodedImage = await state.codec.run(decode, opened, deep=order.encode_as == "PNG")
-        del opened  # Pillow's copy of the pixels, not to be held while the image waits
-        for note in image.notes:
-            log.warning("image_note", note=note)
+    with ExitStack() as held:
+        with state.batcher.expecting(), timings.measuring("decode"):
+            image = await _decoded(state, order, data, held, facts)
         answer = await _on_device(state, order, image, deadline, timings)
         if order.task is not None and state.remotes.serves(order.task):
             with timings.measuring("downstream"):
@@ -167,6 +160,20 @@ async def answer_image(
                 )
         with timings.measuring("encode"):
             return await state.codec.run(_conclude, image, answer, order, timings)
+
+
+async def _decoded(
+    state: ServiceState, order: Order, data: bytes, held: ExitStack, facts: dict[str, Any]
+) -> DecodedImage:
+    """The image in ``data``, its pixels admitted until ``held`` is closed."""
+    opened: OpenedImage = await state.codec.run(open_image, data, state.settings.max_pixels)
+    facts["pixels"] = opened.width * opened.height
+    check_size(state.engine, order, opened.width, opened.height)
+    held.enter_context(state.pixels.holding(opened.charge))
+    image: DecodedImage = await state.codec.run(decode, opened, deep=order.encode_as == "PNG")
+    for note in image.notes:
+        log.warning("image_note", note=note)
+    return image
 
 
 async def _on_device(

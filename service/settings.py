@@ -17,6 +17,7 @@ MOST_PIXELS = 80_000_000
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
+RuntimeName = Literal["auto", "torch", "ncnn"]
 
 
 class Settings(BaseSettings):
@@ -30,6 +31,10 @@ class Settings(BaseSettings):
     device: DeviceName = Field(default="auto", description="where the models run; auto takes CUDA where there is one")
     precision: PrecisionName = Field(
         default="auto", description="auto: bfloat16 where the device computes in it, else float32"
+    )
+    runtime: RuntimeName = Field(
+        default="auto",
+        description="what runs the purifier: torch, or ncnn, on a CPU in float32 the faster. auto: ncnn where it can",
     )
     threads: int = Field(default=0, ge=0, description="CPU threads of one model run; 0 leaves it to torch")
     codec_threads: int = Field(default=2, ge=1, le=64, description="threads that decode and encode images")

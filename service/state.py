@@ -95,6 +95,9 @@ class ServiceState:
             log.info("warm", device=str(self.engine.device), precision=str(self.engine.precision), **asked)
 
 
-def state_of(request: Request) -> ServiceState:
-    """The state of the application that serves ``request``; a dependency."""
+async def state_of(request: Request) -> ServiceState:
+    """The state of the application that serves ``request``; a dependency.
+
+    A coroutine function, since FastAPI sends any other to a thread and back.
+    """
     return cast(ServiceState, request.app.state.service)

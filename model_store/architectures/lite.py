@@ -7,7 +7,7 @@ its own statistics at one size and another's at the next, and element-wise passe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -78,18 +78,22 @@ class NrpLite(nn.Module):
         return sum(count * cell for count, cell in zip(convolutions, cells, strict=True)) + self.multiple
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.around(images, self._rebuild)
+
+    def around(self, images: Tensor, rebuild: Callable[[Tensor], Tensor]) -> Tensor:
+        """What frames the convolutions, with ``rebuild`` in their place: gate logits and reconstruction,
+        (N, 6 u^2, H/u, W/u), of the unshuffled image (N, 3 u^2, H/u, W/u)."""
         height, width = images.shape[-2:]
         bottom, right = -height % self.multiple, -width % self.multiple
         # Replicated, not reflected: reflection needs more pixels than a 1x1 image has.
         padded = F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
         centred = padded - 0.5
-        answer = F.pixel_shuffle(self._rebuild(F.pixel_unshuffle(centred, self.unshuffle)), self.unshuffle)
+        answer = F.pixel_shuffle(rebuild(F.pixel_unshuffle(centred, self.unshuffle)), self.unshuffle)
         gate, rebuilt = answer.chunk(2, dim=1)
         out = torch.sigmoid(gate) * centred + rebuilt + 0.5
         return out[..., :height, :width]
 
     def _rebuild(self, x: Tensor) -> Tensor:
-        """Gate logits and reconstruction, (N, 6 u^2, H/u, W/u), of the unshuffled image."""
         x = self.head(x)
         skips = []
         for blocks, shrink in zip(self.down, self.shrink, strict=False):

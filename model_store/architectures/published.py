@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 RESIDUAL_SCALE = 0.2
+DENSE_LEAK, FIRST_LEAK = 0.2, 0.1
 # Pixels beyond which an image's content no longer shows in an output value. A purifier's ``reach`` is this, or how far
 # its convolutions can see at all where that is less. Measured on images cut in two: at this distance from the cut the
 # shipped nrp-lite, which could see 220 pixels, differs by at most 0.14/255 (black and white noise; photos: 0.03/255).
@@ -37,7 +38,7 @@ class DenseBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         seen = x
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            seen = torch.cat((seen, F.leaky_relu(conv(seen), 0.2)), dim=1)
+            seen = torch.cat((seen, F.leaky_relu(conv(seen), DENSE_LEAK)), dim=1)
         out: Tensor = x + RESIDUAL_SCALE * self.conv5(seen)
         return out
 
@@ -95,5 +96,5 @@ class NRPResG(nn.Module):
         self.conv_last = conv3x3(features, 3)
 
     def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.conv_last(self.recon_trunk(F.leaky_relu(self.conv_first(images), 0.1)))
+        out: Tensor = self.conv_last(self.recon_trunk(F.leaky_relu(self.conv_first(images), FIRST_LEAK)))
         return out

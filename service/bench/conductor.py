@@ -23,7 +23,7 @@ from service.bench.trial import run_trial
 PARTS = ("load", "single", "soak")
 LOOP = "loop"
 # Shares of the time that other parts than load get, and how long one of their processes may take beyond that.
-SINGLE_SHARE, SOAK_SHARE, LOOP_SHARE = 0.1, 0.25, 0.05
+SINGLE_SHARE, SOAK_SHARE, LOOP_SHARE = 0.1, 0.15, 0.05
 PATIENCE_S = 900.0
 
 
@@ -72,7 +72,8 @@ def _load(plan: Plan) -> Iterator[Row]:
     order = turns([*present, LOOP], plan.rounds, plan.task.seed)
     # The loop's first round goes before all: its answer is what the servers' are compared with.
     order.insert(0, order.pop(next(place for place, (_, arm) in enumerate(order) if arm == LOOP)))
-    left = len(plan.phases) * len(present) * plan.rounds
+    phases = {name: ARMS[name].phases(plan.phases) for name in present}
+    left = sum(map(len, phases.values())) * plan.rounds
 
     def seconds_for() -> float:
         nonlocal left
@@ -88,8 +89,8 @@ def _load(plan: Plan) -> Iterator[Row]:
         reference = (plan.scratch / "loop.png").read_bytes()
         log = plan.scratch / f"{name}-{number}.log"
         start = partial(Server.of, ARMS[name], plan.task, plan.peers, log)
-        yield from run_trial(ARMS[name], plan.task, start, number, reference, plan.phases, seconds_for)
-        left = before - len(plan.phases)
+        yield from run_trial(ARMS[name], plan.task, start, number, reference, phases[name], seconds_for)
+        left = before - len(phases[name])
 
 
 def child(plan: Plan, module: str, seconds: float) -> Sequence[Row]:

@@ -68,6 +68,8 @@ def _conditions(report: Report) -> str:
             f"* `{run.purifier}` ({run.sha256[:12]}) in mode `{run.mode}`; the same {run.side}x{run.side} PNG in every "
             "request, PNG out, each arm's first answer compared with the bare model's",
             f"* peers batch up to {run.batch} images and wait 5 ms for them; this service queues up to {OUR_QUEUE}",
+            "* peers run the network by PyTorch, eagerly and channels-last, as one would write it; so that serving "
+            "alone can be judged, they stand a second time with this engine inside them",
             "* load generator and server share the cores; one server at a time, in another order each round",
             f"* {versions}",
         )

@@ -13,7 +13,7 @@ from service.bench.bars import GOODPUT, best_loop, points
 from service.bench.errors import BenchError
 from service.bench.figures import middle
 from service.bench.rows import Report, write_whole
-from service.bench.servers import ARMS, OURS
+from service.bench.servers import ARMS, OURS, PEERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,8 @@ def new_figure(height: int = 520) -> tuple[Figure, Axes]:
 
 def plot_all(report: Report, folder: Path) -> list[tuple[str, str]]:
     """(file name, title) of each plot that the run has the figures of, written into ``folder``."""
-    arms = [arm for arm in ARMS if any(row.measure == "load" and row.subject == arm for row in report.rows)]
+    measured = {row.subject for row in report.rows if row.measure == "load"}
+    arms = [arm for arm in (OURS, *PEERS) if arm in measured]
     kinds: tuple[tuple[str, str, Callable[[Report, Axes, Sequence[str]], None]], ...] = (
         ("serving-clients.png", "Images a second by clients in a closed loop", _clients),
         ("serving-latency.png", "p99 against images a second, every phase", _latency),

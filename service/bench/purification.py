@@ -37,6 +37,7 @@ class Purification:
             model_store=task.store,
             purifier=task.purifier,
             device=task.device,
+            runtime=task.runtime,
             threads=task.model_threads if threads is None else threads,
             max_pixels=MOST_PIXELS,
             max_pixels_in_flight=MOST_PIXELS,

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
@@ -21,6 +21,7 @@ import service
 from service.bench.connection import Request, upload
 from service.bench.errors import BenchError
 from service.bench.processes import Process, end, family
+from service.bench.schedule import Phase
 from service.bench.task import Task
 
 ROOT = Path(service.__file__).resolve().parents[1]
@@ -33,7 +34,10 @@ STOP_S = 15.0
 @dataclass(frozen=True)
 class Arm:
     """``package`` must be installed; ``module`` is run, with the port as its argument. ``form_field``: the upload is
-    multipart, where the framework takes no raw body. ``batches``: the histogram of batch sizes in ``/metrics``."""
+    multipart, where the framework takes no raw body. ``batches``: the histogram of batch sizes in ``/metrics``.
+
+    ``engine``: the purifier is run as this service runs it; else by PyTorch, eagerly, as one would write it.
+    """
 
     name: str
     words: str
@@ -43,6 +47,12 @@ class Arm:
     live: str = "/health"
     form_field: str = ""
     batches: str = ""
+    engine: bool = False
+
+    def phases(self, phases: Sequence[Phase]) -> tuple[Phase, ...]:
+        """Those that this arm goes through: a peer with our engine only those that show what it can do at the most."""
+        borrowed = self.engine and self.name != OURS
+        return tuple(phase for phase in phases if not borrowed or (phase.kind, phase.level) in SHOWING)
 
     def upload(self, task: Task, image: bytes) -> Request:
         """The request that purifies ``image``."""
@@ -51,22 +61,26 @@ class Arm:
 
 
 OURS = "nrp"
-ARMS: Mapping[str, Arm] = MappingProxyType(
-    {
-        arm.name: arm
-        for arm in (
-            Arm(OURS, "this service", "nrp", live="/health/live", batches="nrp_batch_images"),
-            Arm("fastapi", "FastAPI and a thread a core, no batching", "service.bench.arms.plain"),
-            Arm("litserve", "LitServe", "service.bench.arms.lit", "litserve"),
-            Arm(
-                "bentoml", "BentoML", "service.bench.arms.bento", "bentoml", live="/livez", form_field="image",
-                batches="bentoml_service_adaptive_batch_size",
-            ),
-            Arm("ray", "Ray Serve", "service.bench.arms.replica", "ray", live="/-/healthz"),
-            Arm("mosec", "mosec", "service.bench.arms.stages", "mosec", live="/", batches="mosec_service_batch_size"),
-        )
-    }
+WITH_ENGINE = "+engine"
+# Under few clients that a batch can be made of, and under many.
+SHOWING = frozenset({("closed", 8), ("closed", 32)})
+_OURS = Arm(OURS, "this service", "nrp", live="/health/live", batches="nrp_batch_images", engine=True)
+_PEERS = (
+    Arm("fastapi", "FastAPI and a thread a core, no batching", "service.bench.arms.plain"),
+    Arm("litserve", "LitServe", "service.bench.arms.lit", "litserve"),
+    Arm(
+        "bentoml", "BentoML", "service.bench.arms.bento", "bentoml", live="/livez", form_field="image",
+        batches="bentoml_service_adaptive_batch_size",
+    ),
+    Arm("ray", "Ray Serve", "service.bench.arms.replica", "ray", live="/-/healthz"),
+    Arm("mosec", "mosec", "service.bench.arms.stages", "mosec", live="/", batches="mosec_service_batch_size"),
 )  # fmt: skip
+PEERS = tuple(arm.name for arm in _PEERS)
+_BORROWERS = tuple(
+    replace(arm, name=f"{arm.name}{WITH_ENGINE}", words=f"{arm.words}, with this engine", engine=True) for arm in _PEERS
+)
+BORROWERS = tuple(arm.name for arm in _BORROWERS)
+ARMS: Mapping[str, Arm] = MappingProxyType({arm.name: arm for arm in (_OURS, *_PEERS, *_BORROWERS)})
 
 
 def absent(arm: Arm, peers: Path | None) -> str:
@@ -112,6 +126,7 @@ def our_settings(task: Task) -> dict[str, str]:
         "NRP_PURIFIER": task.purifier,
         "NRP_DEVICE": task.device,
         "NRP_THREADS": str(task.model_threads),
+        "NRP_RUNTIME": task.runtime,
         "NRP_MAX_WAITING": str(OUR_QUEUE),
         "NRP_LOG_LEVEL": "warning",
         **dict.fromkeys(("NRP_CLASSIFIER", "NRP_SEGMENTER", "NRP_DETECTOR"), "none"),
@@ -137,6 +152,7 @@ class Server:
     def of(cls, arm: Arm, task: Task, peers: Path | None, log: Path) -> Server:
         """Start an arm on a free port."""
         port = free_port()
+        task = task if arm.engine else task.model_copy(update={"runtime": "torch"})
         variables = {**task.environment(), **our_settings(task)}
         return cls(arm.words, command(arm, port), environment(peers, **variables), port, log)
 

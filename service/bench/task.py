@@ -12,6 +12,8 @@ from typing import Literal
 from PIL import Image, ImageFilter
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.settings import RuntimeName
+
 VARIABLE = "NRP_BENCH_TASK"
 BUDGET_PIXELS = 1 << 20
 MOST_IN_A_BATCH = 32
@@ -29,6 +31,7 @@ class Task(BaseModel):
     side: int = Field(default=224, ge=16)
     seed: int = 0
     threads: int = Field(default=0, ge=0, description="CPU threads of one model run; 0: as many as there are cores")
+    runtime: RuntimeName = "auto"
 
     @property
     def batch(self) -> int:

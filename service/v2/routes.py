@@ -21,11 +21,11 @@ NOT_READY = "not ready, and why"
 State = Annotated[ServiceState, Depends(state_of)]
 
 
-def _latest(name: str, state: State) -> InferenceModel:
+async def _latest(name: str, state: State) -> InferenceModel:
     return find_model(state.engine, name)
 
 
-def _of_version(name: str, version: str, state: State) -> InferenceModel:
+async def _of_version(name: str, version: str, state: State) -> InferenceModel:
     return find_model(state.engine, name, version)
 
 
