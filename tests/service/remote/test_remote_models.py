@@ -14,7 +14,7 @@ import pytest
 import structlog
 from PIL import Image
 
-from service.commands import configure_classify, run_classify
+from service.commands.classify import configure_classify, run_classify
 from service.errors import CommandInputError, SettingsError
 from tests.service.remote.answers import QUICK, by_brightness, classified, mean_level
 
