@@ -6,6 +6,7 @@ Where a processor computes in bfloat16, PyTorch is the faster of the two; for fl
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 import ncnn
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from model_store.architectures.lite import NrpLite
 from model_store.architectures.published import (
@@ -42,10 +44,13 @@ KEPT_PIXELS = 1 << 17
 
 
 class NcnnPurifier(nn.Module):
-    """``module`` on ``threads`` CPU threads, float32: images (N, 3, H, W) in [0,1] to the same shape, unclamped.
+    """``module`` on the CPU, float32: images (N, 3, H, W) in [0,1] to the same shape, unclamped.
 
-    Several images run side by side, one thread each; one alone has all threads. Either way has a copy of the weights of
-    its own, made when it is first needed. For one caller at a time.
+    Like any module it uses as many threads as PyTorch has for the caller: several images then run side by side, one
+    thread each, and one alone has ``threads``; for that there is a second copy of the weights, made when it is first
+    needed. A caller with one thread runs its images itself. There may be several callers.
+
+    ``operations_per_pixel``: of the network as PyTorch counts them, a multiplication and an addition as two.
     """
 
     def __init__(self, module: nn.Module, threads: int, begin: Callable[[], None] = lambda: None) -> None:
@@ -61,6 +66,7 @@ class NcnnPurifier(nn.Module):
         self._threads = threads
         self._module = module.cpu()
         self._nets: dict[int, _Net] = {}
+        self._making = threading.Lock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ncnn", initializer=begin)
         self._check()
 
@@ -70,21 +76,28 @@ class NcnnPurifier(nn.Module):
     def _run(self, inputs: Tensor) -> Tensor:
         """Each image of ``inputs`` (N, C, H, W) through the network."""
         inputs = inputs.detach().contiguous()
+        single = torch.get_num_threads() == 1
         if len(inputs) == 1:
-            return self._net(self._threads).run(inputs[0]).unsqueeze(0)
+            return self._net(1 if single else self._threads).run(inputs[0]).unsqueeze(0)
         net = self._net(1)
+        if single:
+            return torch.stack([net.run(image) for image in inputs])
         answers: list[Future[Tensor]] = [self._pool.submit(net.run, image) for image in inputs]
         return torch.stack([answer.result() for answer in answers])
 
     def _net(self, threads: int) -> _Net:
-        if threads not in self._nets:
-            self._nets[threads] = _Net(_WRITERS[type(self._module)](self._module), threads)
-        return self._nets[threads]
+        with self._making:
+            if threads not in self._nets:
+                self._nets[threads] = _Net(_WRITERS[type(self._module)](self._module), threads)
+            return self._nets[threads]
 
     def _check(self) -> None:
         images = torch.rand(1, 3, *PROBE_SIDES, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
-            off = float((self(images) - self._module(images)).abs().max())
+            with FlopCounterMode(display=False) as counter:
+                expected = self._module(images)
+            off = float((self(images) - expected).abs().max())
+        self.operations_per_pixel = counter.get_total_flops() / images[0, 0].numel()
         if not off <= TOLERANCE:
             raise IncompatibleWeightsError(
                 f"ncnn's answers are {255 * off:.2g}/255 from PyTorch's with these weights; use NRP_RUNTIME=torch"

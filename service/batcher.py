@@ -1,8 +1,9 @@
-"""The batcher: what waits for the device, and the one loop that feeds it.
+"""The batcher: what waits for the device, and the loops that feed it, one for each of its lanes.
 
 Pull when free: nothing waits for a timer. While the device works, callers queue up in buckets of equal key; when it
-is free, the bucket of the caller who has waited longest is run, as many of its members as the budget permits. The
-loop knows nothing of tensors: ``run`` is passed in and is only ever called on one thread.
+is free, the bucket of the caller who has waited longest is run, as many of its members as the budget permits, or just
+that caller where several lanes run side by side. The loops know nothing of tensors: ``run`` is passed in and is only
+ever called on the lanes' own threads.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -52,8 +53,22 @@ class _Waiting(Generic[P, R]):
     future: asyncio.Future[Waited[R]]
 
 
+@dataclass(eq=False)
+class _Lane(Generic[P, R]):
+    """One of the device's threads, the loop that feeds it, and what it runs now."""
+
+    thread: DeviceThread = field(default_factory=DeviceThread)
+    loop: asyncio.Task[None] | None = None
+    running: list[_Waiting[P, R]] = field(default_factory=list)
+    busy_since: float | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.loop is not None and not self.loop.done() and self.thread.alive
+
+
 class Batcher(Generic[P, R]):
-    """One queue, one loop, one device thread.
+    """One queue; a loop and a device thread for each of ``lanes``.
 
     ``budget`` bounds the summed cost of a batch (one member may exceed it alone) and may change from batch to batch;
     ``max_waiting`` bounds the queue.
@@ -65,6 +80,7 @@ class Batcher(Generic[P, R]):
         *,
         budget: int | Callable[[], int],
         max_waiting: int,
+        lanes: int = 1,
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._run = run
@@ -72,25 +88,23 @@ class Batcher(Generic[P, R]):
         self._max_waiting = max_waiting
         self._on_batch = on_batch
         self._buckets: dict[Hashable, deque[_Waiting[P, R]]] = {}
-        self._running: list[_Waiting[P, R]] = []
         self._orders = 0
         self._expected = 0
         self._wake = asyncio.Event()
         self._accepting = False
-        self._loop_task: asyncio.Task[None] | None = None
-        self._busy_since: float | None = None
         self._seconds_per_cost = 0.0
-        self._thread = DeviceThread()
+        self._lanes: tuple[_Lane[P, R], ...] = tuple(_Lane() for _ in range(lanes))
 
     def start(self) -> None:
-        """Start the loop. Call once, inside the event loop."""
+        """Start the loops. Call once, inside the event loop."""
         self._accepting = True
-        self._loop_task = asyncio.create_task(self._serve(), name="batcher")
+        for lane in self._lanes:
+            lane.loop = asyncio.create_task(self._serve(lane), name="batcher")
 
     @property
     def alive(self) -> bool:
-        """True while loop and device thread run. Once false, it stays false and submit raises EngineStoppedError."""
-        return self._loop_task is not None and not self._loop_task.done() and self._thread.alive
+        """True while all loops and device threads run. Once false, it stays so and submit raises EngineStoppedError."""
+        return all(lane.alive for lane in self._lanes)
 
     @property
     def depth(self) -> int:
@@ -99,8 +113,9 @@ class Batcher(Generic[P, R]):
 
     @property
     def busy_s(self) -> float:
-        """Seconds that the present batch has been running; 0 when the device is free."""
-        return 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
+        """Seconds that the longest of the present batches has been running; 0 when the device is free."""
+        begun = [lane.busy_since for lane in self._lanes if lane.busy_since is not None]
+        return time.monotonic() - min(begun) if begun else 0.0
 
     @contextmanager
     def expecting(self, count: int = 1) -> Iterator[None]:
@@ -118,12 +133,15 @@ class Batcher(Generic[P, R]):
     def retry_after(self) -> int:
         """Whole seconds until what waits now should be done, by the pace of recent batches."""
         cost = sum(item.cost for bucket in self._buckets.values() for item in bucket)
-        cost += sum(item.cost for item in self._running)
-        return min(LONGEST_RETRY_AFTER, max(1, math.ceil(cost * self._seconds_per_cost)))
+        cost += sum(item.cost for lane in self._lanes for item in lane.running)
+        return min(LONGEST_RETRY_AFTER, max(1, math.ceil(cost * self._seconds_per_cost / len(self._lanes))))
 
     async def on_device(self, work: Callable[[], T]) -> T:
-        """Run ``work`` on the device thread, between batches. Raises EngineStoppedError once that has ended."""
-        return await asyncio.wrap_future(self._thread.submit(work))
+        """Run ``work`` on a device thread, between batches. Raises EngineStoppedError once that has ended.
+
+        Other lanes go on meanwhile.
+        """
+        return await asyncio.wrap_future(self._lanes[0].thread.submit(work))
 
     async def submit(self, payload: P, *, key: Hashable, cost: int, deadline: float) -> Waited[R]:
         """Queue ``payload`` and wait for its result; cancelling the call drops it from the queue.
@@ -148,16 +166,18 @@ class Batcher(Generic[P, R]):
             self._forget_if_waiting(key, item)
 
     async def close(self, within_s: float) -> None:
-        """Take no more work, finish what waits, end the loop; what is left after ``within_s`` is answered with
+        """Take no more work, finish what waits, end the loops; what is left after ``within_s`` is answered with
         EngineStoppedError."""
         self._accepting = False
         self._wake.set()
-        if self._loop_task is not None:
-            _, late = await asyncio.wait([self._loop_task], timeout=within_s)
+        loops = [lane.loop for lane in self._lanes if lane.loop is not None]
+        if loops:
+            _, late = await asyncio.wait(loops, timeout=within_s)
             for task in late:
                 task.cancel()
-            await asyncio.wait([self._loop_task])
-        self._thread.stop()
+            await asyncio.wait(loops)
+        for lane in self._lanes:
+            lane.thread.stop()
 
     def _check_room(self, count: int) -> None:
         if self.depth + self._expected + count > self._max_waiting:
@@ -172,13 +192,13 @@ class Batcher(Generic[P, R]):
             if not bucket:
                 del self._buckets[key]
 
-    async def _serve(self) -> None:
-        """The loop. However it ends, every caller is answered."""
+    async def _serve(self, lane: _Lane[P, R]) -> None:
+        """A lane's loop. However it ends, every caller is answered."""
         try:
             while True:
                 batch = self._next_batch()
                 if batch:
-                    await self._run_batch(batch)
+                    await self._run_batch(lane, batch)
                 elif self._accepting:
                     await self._wake.wait()
                     self._wake.clear()
@@ -189,12 +209,12 @@ class Batcher(Generic[P, R]):
         except BaseException:  # the end of the loop shows in ``alive``; its reason belongs in the log
             log.exception("batcher_died")
         finally:
-            self._answer_all()
+            self._answer_all(lane)
 
-    def _answer_all(self) -> None:
-        left = [*self._running, *(item for bucket in self._buckets.values() for item in bucket)]
+    def _answer_all(self, lane: _Lane[P, R]) -> None:
+        left = [*lane.running, *(item for bucket in self._buckets.values() for item in bucket)]
         self._buckets.clear()
-        self._running = []
+        lane.running = []
         for item in left:
             _fail(item, EngineStoppedError("the engine stopped before this image was done; retry later"))
 
@@ -212,7 +232,7 @@ class Batcher(Generic[P, R]):
         """The head of ``bucket`` up to the budget, without those that gave up or came too late."""
         now = asyncio.get_running_loop().time()
         batch: list[_Waiting[P, R]] = []
-        left = self._budget()
+        left = self._budget() if len(self._lanes) == 1 else 0
         while bucket and (not batch or bucket[0].cost <= left):
             item = bucket.popleft()
             if item.deadline <= now:
@@ -222,22 +242,22 @@ class Batcher(Generic[P, R]):
                 left -= item.cost
         return batch
 
-    async def _run_batch(self, batch: list[_Waiting[P, R]]) -> None:
+    async def _run_batch(self, lane: _Lane[P, R], batch: list[_Waiting[P, R]]) -> None:
         loop = asyncio.get_running_loop()
-        begun, self._busy_since, self._running = loop.time(), time.monotonic(), batch
+        begun, lane.busy_since, lane.running = loop.time(), time.monotonic(), batch
         self._on_batch(len(batch))
         work = partial(run_isolated, self._run, [item.payload for item in batch])
         try:
-            outcomes = await asyncio.wrap_future(self._thread.submit(work))
+            outcomes = await asyncio.wrap_future(lane.thread.submit(work))
         finally:
-            self._busy_since = None
+            lane.busy_since = None
         self._learn_pace(loop.time() - begun, sum(item.cost for item in batch))
         for item, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 _fail(item, outcome)
             elif not item.future.done():
                 item.future.set_result(Waited(outcome, begun - item.since))
-        self._running = []
+        lane.running = []
 
     def _learn_pace(self, seconds: float, cost: int) -> None:
         latest = seconds / max(1, cost)

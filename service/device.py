@@ -25,6 +25,6 @@ def choose_purifier(name: str, device: torch.device) -> str:
     return name
 
 
-def choose_batch_pixels(chosen: int, device: torch.device) -> int:
-    """Pixels of one model run, draws counted."""
-    return chosen or (_CPU_BATCH_PIXELS if device.type == "cpu" else _ACCELERATOR_BATCH_PIXELS)
+def choose_batch_pixels(chosen: int, device: torch.device, lanes: int) -> int:
+    """Pixels of one model run, draws counted; unless ``chosen``, the lanes share what there is."""
+    return chosen or (_CPU_BATCH_PIXELS if device.type == "cpu" else _ACCELERATOR_BATCH_PIXELS) // lanes

@@ -1,15 +1,17 @@
 """The engine: the models on their device, and batches run on them within the memory that there is.
 
-Only the device thread calls ``run``. Noise comes from each image's own seed, one draw at a time, so an image's
-answer depends neither on its neighbours nor on how its draws are cut into runs of ``batch_pixels``. An image of more
-than ``tile_pixels`` goes through its purifier in tiles, as does one that does not fit whole.
+Only the device's threads, one a lane, call ``run``. Noise comes from each image's own seed, one draw at a time, so an
+image's answer depends neither on its neighbours nor on how its draws are cut into runs of ``batch_pixels``. An image of
+more than ``tile_pixels`` goes through its purifier in tiles, as does one that does not fit whole.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from math import inf
 
 import structlog
 import torch
@@ -31,6 +33,7 @@ from service.downstreams import Downstreams, load_downstreams
 from service.errors import DeadlineExceededError, NonFiniteOutputError, OutOfDeviceMemoryError
 from service.findings import probabilities_of
 from service.job import Answer, Job
+from service.lanes import Crowd, choose_lanes
 from service.remote.model import remote_models
 from service.runtime import in_runtime
 from service.settings import Settings
@@ -54,10 +57,13 @@ class Engine:
         self.remotes = remote_models(settings, tasks)
         self.device = device_named(settings.device)
         self.precision = choose_precision(settings.precision, self.device)
-        self.budget = PixelBudget(choose_batch_pixels(settings.batch_pixels, self.device))
-        self.tile_pixels = settings.tile_pixels
         if settings.threads:
             torch.set_num_threads(settings.threads)
+        threads = torch.get_num_threads()
+        self.lanes = choose_lanes(settings.lanes, self.device, threads)
+        self.budget = PixelBudget(choose_batch_pixels(settings.batch_pixels, self.device, self.lanes))
+        self.tile_pixels = settings.tile_pixels
+        self._crowd = Crowd(self.lanes, threads)
         self._runtime = settings.runtime
         self._store = ModelStore(settings.model_store)
         self.default_purifier = choose_purifier(settings.purifier, self.device)
@@ -68,6 +74,7 @@ class Engine:
             raise UnknownModelError(f"{card.name!r} is a {card.task}, not a purifier; choose another NRP_PURIFIER")
         self._loaded: OrderedDict[str, nn.Module] = OrderedDict()
         self._retiring: list[str] = []
+        self._loading = threading.RLock()
         self._purifier(self.default_purifier)
         models = load_downstreams(settings, self._store, tasks)
         self.downstreams = Downstreams(models, self.device, self.precision)
@@ -98,23 +105,17 @@ class Engine:
     def warm_up(self) -> None:
         """Run the default models once, so that the first request does not pay for kernel selection."""
         for task in self.downstreams.kinds or (None,):
-            self._try_out(self.default_purifier, task)
+            self._try_out(self._purifier(self.default_purifier), task)
 
     def install(self, loaded: LoadedModel) -> None:
         """Warm a verified purifier up, and run it from now on in place of any that is loaded under its name.
 
-        On the device thread. What the warm-up raises leaves everything as it was. It becomes the default by ``offer``.
+        On a device thread. What the warm-up raises leaves everything as it was. It becomes the default by ``offer``.
         """
-        name = loaded.card.name
-        before = self._loaded.get(name)
-        self._loaded[name] = self._placed(loaded)
-        try:
-            self._try_out(name)
-        except BaseException:
-            del self._loaded[name]
-            if before is not None:
-                self._loaded[name] = before
-            raise
+        module = self._placed(loaded)
+        self._try_out(module)
+        with self._loading:
+            self._loaded[loaded.card.name] = module
 
     def offer(self, purifiers: Mapping[str, Card], default: str) -> None:
         """Offer these purifiers from now on. In the event loop, where no request sees half of the change.
@@ -129,19 +130,20 @@ class Engine:
         self.default_purifier = default
 
     def forget(self, names: frozenset[str]) -> None:
-        """Free these purifiers, but not the default nor one that was it again since. On the device thread."""
-        for name in names:
-            if name in self._retiring:
-                self._retiring.remove(name)
-            if name not in {self.default_purifier, *self._retiring}:
-                self._loaded.pop(name, None)
+        """Free these purifiers, but not the default nor one that was it again since. On a device thread."""
+        with self._loading:
+            for name in names:
+                if name in self._retiring:
+                    self._retiring.remove(name)
+                if name not in {self.default_purifier, *self._retiring}:
+                    self._loaded.pop(name, None)
         self._release_memory()
 
-    def _try_out(self, purifier: str, task: Kind | None = None) -> None:
+    def _try_out(self, module: nn.Module, task: Kind | None = None) -> None:
         """One image, then two: alone and in company they may take different ways."""
         pixels = torch.zeros(3, WARM_UP_SIDE, WARM_UP_SIDE, dtype=torch.uint8)
-        job = Job(pixels, purifier, InferenceMode(noise_std=0.1), 0, task)
-        for outcome in (*self.run([job]), *self.run([job, job])):
+        job = Job(pixels, "", InferenceMode(noise_std=0.1), 0, task)
+        for outcome in (*self._run_on(module, [job]), *self._run_on(module, [job, job])):
             if isinstance(outcome, Exception):
                 raise outcome
 
@@ -155,6 +157,12 @@ class Engine:
             module = self._purifier(jobs[0].purifier)
         except ModelStoreError as error:
             return [error] * len(jobs)
+        # How long a downstream model takes is not known.
+        known = getattr(module, "operations_per_pixel", inf) if all(job.task is None for job in jobs) else inf
+        with self._crowd.entered(known * sum(job.cost for job in jobs)):
+            return self._run_on(module, jobs)
+
+    def _run_on(self, module: nn.Module, jobs: Sequence[Job]) -> list[Answer | Exception]:
         pixels = jobs[0].pixels_charged
         tiling = self._tiling(module, jobs[0]) if pixels > self.tile_pixels else None
         size = 1 if tiling else max(1, self.budget.now // pixels)
@@ -192,7 +200,7 @@ class Engine:
         classify = partial(self._labels, purifier, copies)
         while True:
             try:
-                with torch.inference_mode():
+                with self._crowd.entered(inf), torch.inference_mode():
                     counts = copies.counts(classify, self.device, size)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -263,14 +271,15 @@ class Engine:
 
     def _purifier(self, name: str) -> nn.Module:
         """The purifier of that name, loaded now if need be; of those beside the default the latest stay loaded."""
-        if name not in self._loaded:
-            self._loaded[name] = self._placed(self._store.load(name))
-            for other in list(self._loaded):
-                kept = {name, self.default_purifier, *self._retiring}
-                if len(self._loaded) > LOADED_PURIFIERS and other not in kept:
-                    del self._loaded[other]
-        self._loaded.move_to_end(name)
-        return self._loaded[name]
+        with self._loading:
+            if name not in self._loaded:
+                self._loaded[name] = self._placed(self._store.load(name))
+                for other in list(self._loaded):
+                    kept = {name, self.default_purifier, *self._retiring}
+                    if len(self._loaded) > LOADED_PURIFIERS and other not in kept:
+                        del self._loaded[other]
+            self._loaded.move_to_end(name)
+            return self._loaded[name]
 
     def _placed(self, loaded: LoadedModel) -> nn.Module:
         return in_runtime(loaded, self._runtime, self.device, self.precision)

@@ -26,6 +26,9 @@ from service.record import record_of
 from service.state import ServiceState
 from service.suspicion import Suspicion, judge
 
+# An image of so many pixels is decoded in a few milliseconds and takes less memory than its upload might.
+SMALL_PIXELS = 1 << 18
+
 log = structlog.get_logger()
 
 
@@ -166,14 +169,26 @@ async def _decoded(
     state: ServiceState, order: Order, data: bytes, held: ExitStack, facts: dict[str, Any]
 ) -> DecodedImage:
     """The image in ``data``, its pixels admitted until ``held`` is closed."""
-    opened: OpenedImage = await state.codec.run(open_image, data, state.settings.max_pixels)
+    deep = order.encode_as == "PNG"
+    opened: OpenedImage
+    small: DecodedImage | None
+    opened, small = await state.codec.run(_open, data, state.settings.max_pixels, deep)
     facts["pixels"] = opened.width * opened.height
     check_size(state.engine, order, opened.width, opened.height)
     held.enter_context(state.pixels.holding(opened.charge))
-    image: DecodedImage = await state.codec.run(decode, opened, deep=order.encode_as == "PNG")
+    image: DecodedImage = small or await state.codec.run(decode, opened, deep=deep)
     for note in image.notes:
         log.warning("image_note", note=note)
     return image
+
+
+def _open(data: bytes, max_pixels: int, deep: bool) -> tuple[OpenedImage, DecodedImage | None]:
+    """The opened image, and where it is small decoded too: that takes less than to come back for it.
+
+    What is decoded before it is admitted is bounded by the threads that do so.
+    """
+    opened = open_image(data, max_pixels)
+    return opened, decode(opened, deep=deep) if opened.charge <= SMALL_PIXELS else None
 
 
 async def _on_device(

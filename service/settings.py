@@ -36,7 +36,10 @@ class Settings(BaseSettings):
         default="auto",
         description="what runs the purifier: torch, or ncnn, on a CPU in float32 the faster. auto: ncnn where it can",
     )
-    threads: int = Field(default=0, ge=0, description="CPU threads of one model run; 0 leaves it to torch")
+    threads: int = Field(default=0, ge=0, description="CPU threads of models, all lanes together; 0: one a core")
+    lanes: int = Field(
+        default=0, ge=0, le=256, description="runs of models side by side; 0: as many as threads on a CPU, else one"
+    )
     codec_threads: int = Field(default=2, ge=1, le=64, description="threads that decode and encode images")
 
     model_store: Path = Field(default=SHIPPED, description="folder of published models")
@@ -104,7 +107,7 @@ class Settings(BaseSettings):
     max_batch_files: int = Field(default=64, ge=1, le=1000, description="files of one POST /purify/batch")
     max_waiting: int = Field(default=512, ge=1, description="images that may wait for the device")
     batch_pixels: int = Field(
-        default=0, ge=0, description="pixels of one model run, draws counted; 0: 1 Mi on a CPU, 8 Mi else"
+        default=0, ge=0, description="pixels of one model run, draws counted; 0: 1 Mi on a CPU for all lanes, 8 Mi else"
     )
     tile_pixels: int = Field(
         default=4 * MEBI, ge=1, description="an image of more pixels is purified in overlapping tiles of batch_pixels"

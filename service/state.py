@@ -39,6 +39,7 @@ class ServiceState:
             engine.run,
             budget=lambda: engine.budget.now,
             max_waiting=settings.max_waiting,
+            lanes=engine.lanes,
             on_batch=self.metrics.batch_images.observe,
         )
         retry_after = self.batcher.retry_after

@@ -84,6 +84,7 @@ def settings_for(store_root: Path) -> Callable[..., Settings]:
             "classifier": "tiny",
             "device": "cpu",
             "precision": "float32",
+            "lanes": 1,
             "drain_delay_s": 0.0,
             "drain_seconds": 2.0,
         }

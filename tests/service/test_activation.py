@@ -317,6 +317,6 @@ def test_the_key_stays_out_of_what_is_printed(service: Any) -> None:
 
 def test_once_the_engine_has_stopped_a_change_is_refused(service: Any) -> None:
     client = service()
-    client.state.batcher._thread.stop()
+    client.state.batcher._lanes[0].thread.stop()
     assert activate(client, "noise").status_code == 503
     assert client.get("/models").json()["purifier"] == "plain"

@@ -158,7 +158,7 @@ def test_neighbours_wait_for_one_chunk_however_many_certifications_there_are(
     until(lambda: engine.entered == 1 and client.state.certifications.running == 2)
     for chunks in (1, 2, 3):
         neighbour = client.sending("POST", "/purify", content=file_of(photo()))
-        until(lambda: client.state.batcher._busy_since is not None)
+        until(lambda: client.state.batcher.busy_s > 0)
         assert not neighbour.done()
         engine.permits.release()
         assert neighbour.result(20).status_code == 200

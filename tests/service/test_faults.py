@@ -114,7 +114,7 @@ def test_when_the_device_thread_is_killed_at_rest_the_next_caller_is_answered(
     client: Any, photo: Callable[..., Image.Image], file_of: Callable[..., bytes]
 ) -> None:
     assert client.post("/purify", content=file_of(photo())).status_code == 200
-    ident = ctypes.c_ulong(client.state.batcher._thread.ident)
+    ident = ctypes.c_ulong(client.state.batcher._lanes[0].thread.ident)
     assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit)) == 1
     assert client.post("/purify", content=file_of(photo())).status_code == 503
     stopped_for_good(client, file_of(photo()))

@@ -66,8 +66,8 @@ def test_device_and_precision_follow_the_hardware() -> None:
     assert choose_precision("float32", cpu) is torch.float32
     assert choose_precision("bfloat16", cpu) is torch.bfloat16
     assert choose_precision("auto", cpu) in {torch.float32, torch.bfloat16}
-    assert choose_batch_pixels(7, cpu) == 7
-    assert choose_batch_pixels(0, cpu) < choose_batch_pixels(0, torch.device("cuda"))
+    assert choose_batch_pixels(7, cpu, 2) == 7
+    assert choose_batch_pixels(0, cpu, 1) < choose_batch_pixels(0, torch.device("cuda"), 1)
 
 
 def test_a_cpu_gets_the_fast_purifier_and_anyone_the_one_they_name() -> None:
