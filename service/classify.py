@@ -36,7 +36,11 @@ async def classify_robust(
     query: Annotated[ClassifyQuery, Query()],
     state: Annotated[ServiceState, Depends(state_of)],
 ) -> Response:
-    """Send a picture, get labels with probabilities, averaged over the mode's draws, and a suspicion report."""
+    """Send a picture, get labels with probabilities, averaged over the mode's draws, and a suspicion report.
+
+    With `policy=suspicious` the labels are those of the purified image only where it is suspicious, else of the image
+    as it came: fewer clean images are changed, and whoever stays below the threshold meets no defence.
+    """
     negotiate(request.headers.get("accept"), [JSON])
     order = make_order(state.engine, state.settings.max_draws, query, task="classifier")
     _check_top_k(state.engine.downstream("classifier"), query)
@@ -57,13 +61,14 @@ def _as_json(
     classifier: Downstream, query: ClassifyQuery, order: Order, outcome: Outcome, request_id: str
 ) -> ClassifyAnswer:
     count = DEFAULT_TOP_K if query.top_k is None else query.top_k
-    defended, undefended = (probabilities_of(f) for f in (outcome.answer.defended, outcome.answer.undefended))
+    decided, undefended = (probabilities_of(f) for f in (outcome.decided, outcome.answer.undefended))
     return ClassifyAnswer(
         request_id=request_id,
         model=classifier.name,
         purifier=order.card.name,
         mode=ModeReport.of(order.mode),
-        predictions=best(defended, classifier.labels, count),
+        decided_on=outcome.decided_on,
+        predictions=best(decided, classifier.labels, count),
         undefended=best(undefended, classifier.labels, count) if query.compare else None,
         suspicion=SuspicionReport.of(outcome.suspicion),
         timings_ms=outcome.timings.stages,

@@ -105,7 +105,7 @@ def run_classify(args: argparse.Namespace) -> int:
             if isinstance(outcome, Failed):
                 failures.append(outcome)
             else:
-                rows[outcome.source] = _row(outcome, engine, order, args)
+                rows[outcome.source] = _row(outcome, engine, order, args, settings.suspicion_threshold)
     finally:
         bench.close()
     ordered = [rows[source] for source in sources if source in rows]
@@ -194,12 +194,12 @@ def _write(done: Done, errand: Errand) -> Failed | None:
     return None
 
 
-def _row(done: Done, engine: Engine, order: Order, args: argparse.Namespace) -> dict[str, Any]:
+def _row(done: Done, engine: Engine, order: Order, args: argparse.Namespace, threshold: float | None) -> dict[str, Any]:
     """One file's answer, as it is printed."""
     answer, classifier = done.answer, engine.downstream("classifier")
     defended, undefended = probabilities_of(answer.defended), probabilities_of(answer.undefended)
     labels = classifier.labels
-    suspicion = judge(done.image.pixels, answer.purified, undefended, defended)
+    suspicion = judge(done.image.pixels, answer.purified, undefended, defended, scale=order.scale, threshold=threshold)
     return {
         "file": str(done.source),
         "model": classifier.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +16,8 @@ SEED_BITS = 63
 CARD_DEFAULT = "default"
 PUBLISHED_NAME = "published"
 STATIC_NAME = "static"
+
+Policy = Literal["always", "suspicious"]
 
 
 class PurifyQuery(BaseModel):
@@ -48,6 +51,11 @@ class DownstreamQuery(PurifyQuery):
 
     model: str | None = Field(default=None, description="the model's name; the loaded one is the only one")
     compare: bool = Field(default=False, description="also return what the model says of the image as it came")
+    policy: Policy = Field(
+        default="always",
+        description="always: decided on the purified image. suspicious: only where the calibrated suspicion reaches "
+        "its threshold, else on the image as it came; needs a calibration (see `suspicion` of the purifier's card)",
+    )
 
 
 class ClassifyQuery(DownstreamQuery):

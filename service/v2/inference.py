@@ -70,7 +70,9 @@ async def _work(
         latest = min(deadline, _patience(call.parameters))
         answers = await _on_device(state, order, pixels, latest, timings)
         with timings.measuring("encode"):
-            response, suspicions = await state.codec.run(_conclude, model, call, order, pixels, answers)
+            threshold = state.settings.suspicion_threshold
+            suspicions = await state.codec.run(_suspicions, order, pixels, answers, threshold)
+            response: Response = await state.codec.run(_conclude, model, call, order, answers)
     return response, timings, suspicions
 
 
@@ -142,16 +144,17 @@ async def _on_device(
     return [waited.result for waited in done]
 
 
-def _conclude(
-    model: InferenceModel, call: Call, order: Order, pixels: Tensor, answers: Sequence[Answer]
-) -> tuple[Response, list[Suspicion]]:
-    suspicions = [
-        judge(image, answer.purified, answer.undefended, answer.defended)
+def _suspicions(order: Order, pixels: Tensor, answers: Sequence[Answer], threshold: float | None) -> list[Suspicion]:
+    return [
+        judge(image, answer.purified, answer.undefended, answer.defended, scale=order.scale, threshold=threshold)
         for image, answer in zip(pixels, answers, strict=True)
     ]
+
+
+def _conclude(model: InferenceModel, call: Call, order: Order, answers: Sequence[Answer]) -> Response:
     if order.task is not None:
         array = torch.stack([probabilities_of(answer.defended) for answer in answers]).float().numpy()
     else:
         array = laid_out(torch.stack([answer.purified for answer in answers]), call.images.layout)
     said: Parameters = {"purifier": order.card.name, "mode": order.mode.name, "draws": order.mode.mode.draws}
-    return sealed(model, call, array, said), suspicions
+    return sealed(model, call, array, said)
