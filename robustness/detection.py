@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from robustness.scores import RESAMPLES, Score
 # The false-positive rates, in percent, at which a curve is kept.
 CURVE = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 35.0, 50.0, 75.0, 100.0)
 DIGITS = 4
+
+Matrix = npt.NDArray[np.float64]
 
 
 def threshold_at(scores: Tensor, rate: float) -> float:
@@ -44,22 +47,19 @@ def area(attacked: Tensor, clean: Tensor) -> Score:
     """
     above = _above(attacked, clean)
     generator = np.random.default_rng(0)
-    drawn = []
-    for _ in range(RESAMPLES):
-        rows, columns = (_weights(generator, size) for size in above.shape)
-        drawn.append(float(rows @ above @ columns))
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    rows, columns = (_shares(generator, size) for size in above.shape)
+    low, high = np.percentile(((rows @ above) * columns).sum(axis=1), [2.5, 97.5])
     return Score("AUC", 100 * float(above.mean()), (100 * float(low), 100 * float(high)), len(attacked))
 
 
-def _above(attacked: Tensor, clean: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _above(attacked: Tensor, clean: Tensor) -> Matrix:
     first, second = attacked.double().numpy()[:, None], clean.double().numpy()[None, :]
     return np.asarray((first > second) + 0.5 * (first == second), dtype=np.float64)
 
 
-def _weights(generator: np.random.Generator, count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """How often each of ``count`` images is drawn in a resample, as shares."""
-    return np.bincount(generator.integers(0, count, count), minlength=count) / count
+def _shares(generator: np.random.Generator, count: int) -> Matrix:
+    """How often each of ``count`` images is drawn in each resample, as shares: (RESAMPLES, count)."""
+    return generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
 
 
 def curve(attacked: Tensor, clean: Tensor, rates: Sequence[float] = CURVE) -> list[tuple[float, float]]:

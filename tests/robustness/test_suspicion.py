@@ -142,8 +142,8 @@ def test_the_card_keeps_the_calibration_and_what_it_gives(watch: Watch, store: M
     ]
     assert {figure.count for figure in card.figures} == {6}
     assert known.command == (
-        "nrp evaluate suspicion noisy --classifier victim-b --data val --false-positives 0.2 --file-limit 4 --limit 6 --slow-limit 3 "
-        "--eps 8 --attacks FGSM,SSP --hiding 1.0 --steps 2 --surrogate features"
+        "nrp evaluate suspicion noisy --classifier victim-b --data val --false-positives 0.2 --file-limit 4 "
+        "--limit 6 --slow-limit 3 --eps 8 --attacks FGSM,SSP --hiding 1.0 --steps 2 --surrogate features"
     )
 
 
