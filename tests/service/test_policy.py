@@ -162,3 +162,12 @@ def test_metrics_keep_calibrated_scores_apart_and_count_the_suspicious(calibrate
         "nrp_suspicious_total 1.0",
     ):
         assert series in text, series
+
+
+def test_the_inference_protocol_counts_calibrated_scores_too(calibrated: Any) -> None:
+    image = {"name": "image", "shape": [1, 2, 2, 3], "datatype": "UINT8", "data": [100] * 12}
+    answer = calibrated.post("/v2/models/noise/infer", json={"inputs": [image], "parameters": {"seed": 1}})
+    assert answer.status_code == 200
+    text = calibrated.get("/metrics").text
+    assert 'nrp_suspicion_sum{calibrated="true"} 2.0' in text
+    assert "nrp_suspicious_total 1.0" in text
