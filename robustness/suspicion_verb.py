@@ -46,7 +46,7 @@ from robustness.workbench import canonical, output_folder, portable, write_resul
 SUITE = "suspicion"
 FOLLOWS_SURROGATE = frozenset({"SSP", "FSA"})
 # So slow that they get the few photos of attackers in hiding.
-SLOW = frozenset({"AutoAttack standard", "AutoAttack rand", "Square", "PGD-100 x5 untargeted"})
+SLOW = frozenset({*FOLLOWS_SURROGATE, "AutoAttack standard", "AutoAttack rand", "Square", "PGD-100 x5 untargeted"})
 AIMS: tuple[Aim, ...] = ("both answers", "original")
 
 # Options that change a figure, shown in the command where they differ from these.
@@ -58,12 +58,12 @@ DEFAULTS: Mapping[str, object] = MappingProxyType(
         "clean_limit": None,
         "file_limit": 300,
         "limit": 50,
-        "slow_limit": 20,
+        "slow_limit": 15,
         "eps": (4, 8, 16),
         "attacks": (
             "FGSM", "MI-FGSM", "DIM", "PGD-10 targeted", "PGD-10 untargeted", "SSP", "AutoAttack standard",
         ),
-        "hiding": (1.0, 4.0),
+        "hiding": (0.3, 1.0),
         "steps": 20,
         "surrogate": SURROGATE,
         "seed": 0,
@@ -102,10 +102,15 @@ def configure_suspicion(parser: argparse.ArgumentParser) -> None:
     add("--clean-limit", type=whole(1), metavar="N", help="clean photos of each part (default: all)")
     add("--file-limit", type=whole(1), metavar="N", help="of them to purify at their own size too (default 300)")
     add("--limit", type=whole(1), metavar="N", help="photos to attack (default 50)")
-    add("--slow-limit", type=whole(1), metavar="N", help="of them for slow attacks and those in hiding (default 20)")
+    add("--slow-limit", type=whole(1), metavar="N", help="of them for slow attacks and those in hiding (default 15)")
     add("--eps", type=budgets, metavar="E,..", help="budgets in /255 (default 4,8,16)")
     add("--attacks", type=names, metavar="A,..", help="attacks that know nothing of the report, by the names in tables")
-    add("--hiding", type=radii, metavar="W,..", help="weights of the report in the loss of attackers who hide")
+    add(
+        "--hiding",
+        type=radii,
+        metavar="W,..",
+        help="weights of the report in the loss of attackers who hide (default 0.3,1)",
+    )
     add("--steps", type=whole(1), metavar="N", help="their PGD steps (default 20)")
     add("--surrogate", metavar="NAME", help=f"whom transfer attacks follow (default {SURROGATE})")
     add("--seed", type=whole(0), help="seed of everything random (default 0)")
