@@ -108,7 +108,9 @@ def plot_roc(rows: Sequence[Row], folder: Path) -> Iterator[Picture]:
         axis.set_xlabel("clean photos called suspicious, %", fontsize=12)
         for row in (row for row in mine if (row.defence, row.victim) == subject):
             points = [Point(x, y, y, y) for x, y in row.settings["roc"]]
-            line(axis, points, row.attack, Look.numbered(attacks.index(row.attack)))
+            # All that hide are the same PGD, whose name would not fit.
+            words = row.attack[max(0, row.attack.find("hiding")) :]
+            line(axis, points, words, Look.numbered(attacks.index(row.attack)))
     axes[0].set_ylabel(f"attacked photos called suspicious, %, eps {PLOT_EPS}", fontsize=12)
     finish(figure, axes, folder / PLOT)
     clean = "-".join(str(count) for count in sorted({row.settings["clean"] for row in mine}))
