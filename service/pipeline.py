@@ -143,9 +143,9 @@ def _uncalibrated(card: Card, mode: NamedMode, model: Downstream | None) -> str:
     if model is None or model.kind != "classifier":
         return "policy: suspicion is calibrated for classifiers alone; leave policy at always"
     return (
-        f"policy: the card of {card.name} has no calibration of suspicion for {model.name} in mode {mode.name} with "
-        f"{mode.mode.draws} draws; leave policy at always, or calibrate: nrp evaluate suspicion {card.name} "
-        f"--classifier {model.name} --write-card"
+        f"policy: the card of {card.name} has no calibration of suspicion for {model.name} in mode {mode.name}, draws "
+        f"{mode.mode.draws}; leave policy at always, or calibrate: nrp evaluate suspicion {card.name} --classifier "
+        f"{model.name} --inference {mode.name} --data DIR --write-card"
     )
 
 

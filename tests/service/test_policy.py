@@ -133,7 +133,7 @@ def test_without_a_calibration_there_is_no_such_policy(calibrated: Any, data: by
     detail = answer.json()["detail"]
     assert "leave policy at always" in detail
     assert "nrp evaluate suspicion" in detail
-    assert "--classifier tiny --write-card" in detail
+    assert "--classifier tiny --inference" in detail
 
 
 @pytest.mark.parametrize("route", ["/detect-robust", "/segment-robust"])
