@@ -101,11 +101,11 @@ def plot_roc(rows: Sequence[Row], folder: Path) -> Iterator[Picture]:
     attacks = sorted({row.attack for row in mine}, key=attack_key)
     figure, axes = panels(len(subjects), 680)
     for axis, subject in zip(axes, subjects, strict=True):
-        axis.set_title("\n".join(subject), fontsize=12)
+        axis.set_title("\n".join((*subject[0].split(), subject[1])), fontsize=12)
         axis.set_xscale("symlog", linthresh=1.0)
         axis.set_xticks([0, 1, 10, 100], ["0", "1", "10", "100"])
         axis.minorticks_off()
-        axis.set_xlabel("clean photos called suspicious, %", fontsize=12)
+        axis.set_xlabel("false positives, %", fontsize=12)
         for row in (row for row in mine if (row.defence, row.victim) == subject):
             points = [Point(x, y, y, y) for x, y in row.settings["roc"]]
             # All that hide are the same PGD, whose name would not fit.
