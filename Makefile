@@ -68,6 +68,10 @@ bars: .venv/.evaluate
 	  --scene-limit 8 --write-card --data $(DATA)/imagenette2-160/val --data $(DATA)/camvid --data $(DATA)/bccd
 	$(BIN)/nrp evaluate certify nrp-smoothing --classifier imagenette-resnet --data $(DATA)/imagenette2-160/val \
 	  --store $(STORE) --selection-fraction 0.25 --limit 30 --results docs/results --write-card
+	$(BIN)/nrp evaluate suspicion nrp-fast --classifier imagenette-resnet,imagenette-mobilenet \
+	  --data $(DATA)/imagenette2-160/val --store $(STORE) --results docs/results --write-card
+	$(BIN)/nrp evaluate suspicion nrp-strong --classifier imagenette-resnet,imagenette-mobilenet --clean-limit 600 \
+	  --file-limit 100 --eps 4,8 --data $(DATA)/imagenette2-160/val --store $(STORE) --results docs/results --write-card
 	$(BIN)/nrp evaluate cost --purifier nrp-fast,nrp-strong,nrp-lite --architecture nrp,nrp_resg --repeats 5 --store $(STORE)
 
 # docs/results/serving.md again: half an hour on an idle machine. BENCH=--quick takes a minute and goes to out/bench.

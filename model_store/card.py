@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from model_store.calibration import SuspicionCalibration
 from model_store.inference import InferenceMode
 
 Task = Literal["purifier", "classifier", "feature-network", "segmenter", "detector", "perturber"]
@@ -74,7 +75,10 @@ class Inference(_Part):
 
 
 class Card(_Part):
-    """One checkpoint. ``sha256`` is of the file ``weights.safetensors`` (or the program) beside the card."""
+    """One checkpoint. ``sha256`` is of the file ``weights.safetensors`` (or the program) beside the card.
+
+    ``suspicion``: by the name of a purifier's mode, what clean images score there.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
     summary: str
@@ -86,6 +90,7 @@ class Card(_Part):
     input: InputConvention = InputConvention()
     labels: tuple[str, ...] = ()
     inference: Inference | None = None
+    suspicion: dict[str, SuspicionCalibration] = {}
     training_data: tuple[Source, ...] = ()
     training_cost: Cost | None = None
     licence: str = ""

@@ -35,6 +35,7 @@ from robustness.progress import Progress
 from robustness.rendering import FigureMaker, clean_figure, mode_note, report_text
 from robustness.report import Report, summarise
 from robustness.suite.commands import configure_suite, run_card_or_suite
+from robustness.suspicion_verb import configure_suspicion, run_suspicion
 from robustness.versions import versions
 from robustness.victims.classification import Classifier, load_classifiers
 from robustness.victims.loading import load_victim
@@ -62,7 +63,7 @@ PURIFIER_DEFAULTS: Mapping[str, object] = MappingProxyType(
 
 # Verbs that measure and return what is to be printed.
 SIMPLE_VERBS: Mapping[str, Callable[[argparse.Namespace], str]] = MappingProxyType(
-    {"certify": run_certify, "cost": run_cost}
+    {"certify": run_certify, "cost": run_cost, "suspicion": run_suspicion}
 )
 CLEAN_METRICS: Mapping[str, str] = MappingProxyType(
     {"classifier": "accuracy", "segmenter": "pixel accuracy", "detector": "mAP@0.5"}
@@ -72,7 +73,7 @@ CLEAN_METRICS: Mapping[str, str] = MappingProxyType(
 def configure_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the sub-verbs and options of `nrp evaluate`."""
     configure_suite(parser)
-    metavar = "|".join(("purifier", *CLEAN_METRICS, "certify", "cost"))
+    metavar = "|".join(("purifier", *CLEAN_METRICS, "certify", "cost", "suspicion"))
     subjects = parser.add_subparsers(dest="subject", metavar=metavar, title="one model alone")
     purifier = subjects.add_parser("purifier", help="measure a purifier against attacked classifiers")
     purifier.add_argument("name", help="the purifier's name in the store")
@@ -86,6 +87,8 @@ def configure_evaluate(parser: argparse.ArgumentParser) -> None:
         victim.add_argument("name", help=f"the {task}'s name in the store")
         configure_workbench(victim)
     configure_certify(subjects.add_parser("certify", help="certify a classifier behind a purifier (L2, smoothing)"))
+    watched = subjects.add_parser("suspicion", help="calibrate a purifier's suspicion report, and try to get past it")
+    configure_suspicion(watched)
     configure_cost(subjects.add_parser("cost", help="time purifiers, baselines and architectures over one image"))
 
 

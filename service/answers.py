@@ -14,6 +14,7 @@ from service.activation import Change
 from service.findings import Detections
 from service.masks import MaskFile
 from service.options import NamedMode
+from service.pipeline import DecidedOn
 from service.remote.report import RemoteReport
 from service.suspicion import Suspicion
 
@@ -33,10 +34,19 @@ class ModeReport(BaseModel):
 
 
 class SuspicionReport(BaseModel):
-    """How far purifying moved the image and the answer. Uncalibrated: no probability of an attack."""
+    """How far purifying moved the image and the answer. Calibrated or not: no probability of an attack."""
 
-    score: float = Field(description="the residual_rms, as in X-NRP-Suspicion")
-    calibrated: bool = Field(default=False, description="always false for now")
+    score: float = Field(
+        description="as in X-NRP-Suspicion. Calibrated: the sum over the signals of -log10 of the share of clean "
+        "images that reach them; else the residual_rms"
+    )
+    calibrated: bool = Field(
+        description="whether the purifier's card holds what clean images score in this mode, with this classifier"
+    )
+    threshold: float | None = Field(
+        description="the score from which an image is suspicious: the operator's, else the calibration's, else null"
+    )
+    suspicious: bool | None = Field(description="whether the score reaches the threshold; null where there is none")
     linf: int = Field(description="greatest change of a channel value, in levels of 255")
     residual_rms: float = Field(description="root mean square change, in levels of 255")
     prediction_shift: float | None = Field(
@@ -48,6 +58,9 @@ class SuspicionReport(BaseModel):
     def of(cls, suspicion: Suspicion) -> Self:
         return cls(
             score=suspicion.score,
+            calibrated=suspicion.calibrated,
+            threshold=suspicion.threshold,
+            suspicious=suspicion.suspicious,
             linf=suspicion.linf,
             residual_rms=suspicion.residual_rms,
             prediction_shift=suspicion.prediction_shift,
@@ -94,7 +107,10 @@ class ClassifyAnswer(BaseModel):
     model: str
     purifier: str
     mode: ModeReport
-    predictions: list[Prediction] = Field(description="of the purified image, best first")
+    decided_on: DecidedOn = Field(
+        description="the image that predictions are of; original under policy=suspicious alone"
+    )
+    predictions: list[Prediction] = Field(description="of the image decided on, best first")
     undefended: list[Prediction] | None = Field(description="of the image as it came; null unless compare=true")
     suspicion: SuspicionReport
     timings_ms: dict[str, float]

@@ -42,6 +42,9 @@ async def classify_robust(
     """Send a picture, get labels with probabilities, averaged over the mode's draws, and a suspicion report.
     A remote classifier is asked once, about the mean of the purified draws.
 
+    With `policy=suspicious` the labels are those of the purified image only where it is suspicious, else of the image
+    as it came: fewer clean images are changed, and whoever stays below the threshold meets no defence.
+
     With `certify=true` the answer is a certificate (Cohen et al., ICML 2019): many noisy copies of the upload are
     purified and classified, and the label holds, but for a chance of `alpha`, for every image less than `radius` away
     from the upload in the L2 norm. It takes seconds to minutes: `Accept: text/event-stream` shows how far it is.
@@ -70,13 +73,14 @@ def _as_json(
     classifier: AnyDownstream, query: ClassifyQuery, order: Order, outcome: Outcome, request_id: str
 ) -> ClassifyAnswer:
     count = DEFAULT_TOP_K if query.top_k is None else query.top_k
-    defended, undefended = (probabilities_of(f) for f in (outcome.answer.defended, outcome.answer.undefended))
+    decided, undefended = (probabilities_of(f) for f in (outcome.decided, outcome.answer.undefended))
     return ClassifyAnswer(
         request_id=request_id,
         model=classifier.name,
         purifier=order.card.name,
         mode=ModeReport.of(order.mode),
-        predictions=best(defended, classifier.labels, count),
+        decided_on=outcome.decided_on,
+        predictions=best(decided, classifier.labels, count),
         undefended=best(undefended, classifier.labels, count) if query.compare else None,
         suspicion=SuspicionReport.of(outcome.suspicion),
         timings_ms=outcome.timings.stages,

@@ -116,7 +116,9 @@ def _report_headers() -> dict[str, Any]:
         "X-Request-ID": "the client's own where it sent one, else a fresh one",
         "X-NRP-Purifier": "the purifier used",
         "X-NRP-Linf": "greatest change of a channel value, in levels of 255",
-        "X-NRP-Suspicion": "root mean square change, in levels of 255; uncalibrated",
+        "X-NRP-Suspicion": "the report's score: calibrated where the purifier's card has a calibration, else the root "
+        "mean square change in levels of 255",
+        "X-NRP-Suspicion-Threshold": "the score from which an image is suspicious; absent where there is none",
         "Server-Timing": "milliseconds in decode, queue, purify, downstream, encode",
     }
     return {name: {"description": what, "schema": {"type": "string"}} for name, what in headers.items()}

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _STAGE_SECONDS = (0.001, 0.0025, *_SECONDS)
 _BATCH_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
-_LEVELS = (0.5, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+_SCORES = (0.25, 0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 12, 16, 24, 32, 64)
 
 
 class Metrics:
@@ -34,10 +34,16 @@ class Metrics:
             "nrp_image_errors_total", "Images that could not be answered, by problem type.", ["type"], registry=registry
         )
         self.suspicion = Histogram(
-            "nrp_suspicion", "Uncalibrated score: RMS change in levels of 255.", buckets=_LEVELS, registry=registry
+            "nrp_suspicion",
+            "Calibrated: -log10 of clean images' tail shares, summed; else the RMS change in levels of 255.",
+            ["calibrated"],
+            buckets=_SCORES,
+            registry=registry,
         )
         self.suspicious = Counter(
-            "nrp_suspicious_total", "Images at or above suspicion_threshold; 0 while none is set.", registry=registry
+            "nrp_suspicious_total",
+            "Images at or above their threshold, the operator's or the card's.",
+            registry=registry,
         )
         self._model_info = Gauge(
             "nrp_model_info", "A model in service; always 1.", ["name", "sha256"], registry=registry

@@ -19,6 +19,8 @@ STATIC_NAME = "static"
 # Beyond this a copy shows nothing of the image.
 MOST_SIGMA = 10.0
 
+Policy = Literal["always", "suspicious"]
+
 
 class PurifyQuery(BaseModel):
     """Query parameters of ``POST /purify``."""
@@ -59,6 +61,11 @@ class DownstreamQuery(PurifyQuery):
 
     model: str | None = Field(default=None, description="the model's name; the loaded one is the only one")
     compare: bool = Field(default=False, description="also return what the model says of the image as it came")
+    policy: Policy = Field(
+        default="always",
+        description="always: decided on the purified image. suspicious: only where the calibrated suspicion reaches "
+        "its threshold, else on the image as it came; needs a calibration (see `suspicion` of the purifier's card)",
+    )
 
 
 class ClassifyQuery(DownstreamQuery):

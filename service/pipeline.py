@@ -6,28 +6,30 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from fastapi import Request
 
+from model_store.calibration import Scale
 from model_store.card import Card
 from model_store.official import Kind
 from service.connection import carry_out
 from service.downstream import AnyDownstream
 from service.engine import Engine
-from service.errors import TooManyPixelsError, UnknownNameError
+from service.errors import InvalidParameterError, TooManyPixelsError, UnknownNameError
 from service.findings import ClassMask, Finding
 from service.images import DecodedImage, ImageFormat, OpenedImage, decode, encode, open_image
 from service.job import Answer, Job
 from service.masks import MaskFile, encode_mask
-from service.options import DownstreamQuery, NamedMode, PurifyQuery, choose_mode, choose_seed
+from service.options import DownstreamQuery, NamedMode, Policy, PurifyQuery, choose_mode, choose_seed
 from service.record import record_of
 from service.state import ServiceState
 from service.suspicion import Suspicion, judge
 
 # An image of so many pixels is decoded in a few milliseconds and takes less memory than its upload might.
 SMALL_PIXELS = 1 << 18
+DecidedOn = Literal["purified", "original"]
 
 log = structlog.get_logger()
 
@@ -37,7 +39,7 @@ class Order:
     """What is to be made of one image.
 
     ``task``: which downstream model is asked, and with ``compare`` about the image as it came, too. ``encode_as`` None:
-    no purified image file is wanted back.
+    no purified image file is wanted back. ``scale``: the calibration of suspicion that holds for this, if any.
     """
 
     card: Card
@@ -46,6 +48,8 @@ class Order:
     task: Kind | None = None
     compare: bool = False
     encode_as: ImageFormat | None = None
+    scale: Scale | None = None
+    policy: Policy = "always"
 
 
 @dataclass
@@ -85,6 +89,12 @@ class Outcome:
     answer: Answer
     suspicion: Suspicion
     timings: Timings
+    decided_on: DecidedOn = "purified"
+
+    @property
+    def decided(self) -> Finding | None:
+        """What the downstream model says of the image that decides."""
+        return self.answer.defended if self.decided_on == "purified" else self.answer.undefended
 
 
 def make_order(
@@ -111,7 +121,34 @@ def make_order(
     compare = isinstance(query, DownstreamQuery) and query.compare
     if task is not None:
         _check_model(engine.downstream(task), query)
-    return Order(card, mode, choose_seed(query.seed), task, compare, encode_as)
+    model = None if task is None else engine.downstream(task)
+    scale = scale_for(card, mode, model)
+    policy: Policy = query.policy if isinstance(query, DownstreamQuery) else "always"
+    if policy == "suspicious" and scale is None:
+        raise InvalidParameterError(_uncalibrated(card, mode, model))
+    return Order(card, mode, choose_seed(query.seed), task, compare, encode_as, scale, policy)
+
+
+def scale_for(card: Card, mode: NamedMode, model: AnyDownstream | None) -> Scale | None:
+    """The calibration of ``card`` for exactly this mode, number of draws included, and ``model``, None if it has none.
+
+    Only classifiers' answers are calibrated: what photos score says nothing of a detector's scenes.
+    """
+    known = card.suspicion.get(mode.name)
+    if known is None or known.mode != mode.mode:
+        return None
+    return known.alone() if model is None else known.behind(model.name, model.sha256)
+
+
+def _uncalibrated(card: Card, mode: NamedMode, model: AnyDownstream | None) -> str:
+    """Why there is no policy ``suspicious``, and what to do."""
+    if model is None or model.kind != "classifier":
+        return "policy: suspicion is calibrated for classifiers alone; leave policy at always"
+    return (
+        f"policy: the card of {card.name} has no calibration of suspicion for {model.name} in mode {mode.name}, draws "
+        f"{mode.mode.draws}; leave policy at always, or calibrate: nrp evaluate suspicion {card.name} --classifier "
+        f"{model.name} --inference {mode.name} --data DIR --write-card"
+    )
 
 
 def check_size(engine: Engine, order: Order, width: int, height: int) -> None:
@@ -162,7 +199,8 @@ async def answer_image(
                     order.task, [image.pixels], [answer], compare=order.compare, deadline=deadline
                 )
         with timings.measuring("encode"):
-            return await state.codec.run(_conclude, image, answer, order, timings)
+            threshold = state.settings.suspicion_threshold
+            return await state.codec.run(_conclude, image, answer, order, timings, threshold)
 
 
 async def _decoded(
@@ -176,7 +214,7 @@ async def _decoded(
     facts["pixels"] = opened.width * opened.height
     check_size(state.engine, order, opened.width, opened.height)
     held.enter_context(state.pixels.holding(opened.charge))
-    image: DecodedImage = small or await state.codec.run(decode, opened, deep=deep)
+    image: DecodedImage = await state.codec.run(decode, opened, deep=deep) if small is None else small
     for note in image.notes:
         log.warning("image_note", note=note)
     return image
@@ -207,11 +245,14 @@ async def _on_device(
     return waited.result
 
 
-def _conclude(image: DecodedImage, answer: Answer, order: Order, timings: Timings) -> Outcome:
-    suspicion = judge(image.pixels, answer.purified, answer.undefended, answer.defended)
+def _conclude(image: DecodedImage, answer: Answer, order: Order, timings: Timings, threshold: float | None) -> Outcome:
+    suspicion = judge(
+        image.pixels, answer.purified, answer.undefended, answer.defended, scale=order.scale, threshold=threshold
+    )
     file = None if order.encode_as is None else encode(answer.purified, image.alpha, order.encode_as, image.profile)
     mask, undefended_mask = _mask_file(answer.defended), _mask_file(answer.undefended)
-    return Outcome(image.width, image.height, file, mask, undefended_mask, answer, suspicion, timings)
+    decided_on: DecidedOn = "original" if order.policy == "suspicious" and not suspicion.suspicious else "purified"
+    return Outcome(image.width, image.height, file, mask, undefended_mask, answer, suspicion, timings, decided_on)
 
 
 def _mask_file(finding: Finding | None) -> MaskFile | None:
@@ -222,8 +263,7 @@ def measure(state: ServiceState, timings: Timings, suspicions: Sequence[Suspicio
     """Count one request's stages and its images' suspicions in the metrics."""
     for stage, ms in timings.stages.items():
         state.metrics.stage_seconds.labels(stage).observe(ms / 1000)
-    threshold = state.settings.suspicion_threshold
     for suspicion in suspicions:
-        state.metrics.suspicion.observe(suspicion.score)
-        if threshold is not None and suspicion.score >= threshold:
+        state.metrics.suspicion.labels("true" if suspicion.calibrated else "false").observe(suspicion.score)
+        if suspicion.suspicious:
             state.metrics.suspicious.inc()

@@ -56,10 +56,12 @@ async def purify(
 
 def report_headers(order: Order, outcome: Outcome) -> dict[str, str]:
     """What every answer about an image carries."""
+    threshold = outcome.suspicion.threshold
     return {
         "X-NRP-Purifier": order.card.name,
         "X-NRP-Linf": str(outcome.suspicion.linf),
         "X-NRP-Suspicion": f"{outcome.suspicion.score:.4f}",
+        **({} if threshold is None else {"X-NRP-Suspicion-Threshold": f"{threshold:.4f}"}),
         "Server-Timing": outcome.timings.header(),
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-store",

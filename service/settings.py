@@ -130,7 +130,7 @@ class Settings(BaseSettings):
     suspicion_threshold: float | None = Field(
         default=None,
         ge=0,
-        description="suspicion from which an image counts as suspicious in the metrics; off by default",
+        description="score from which an image is suspicious, instead of the threshold of the purifier's card",
     )
 
     admin_key: SecretStr | None = Field(

@@ -22,6 +22,8 @@ from robustness.results.picture import Picture
 from robustness.results.plots import plot_all
 from robustness.results.published import PUBLISHED
 from robustness.results.row import Row
+from robustness.results.suspicion import TABLE as SUSPICION
+from robustness.results.suspicion import plot_roc, suspicion_section
 from robustness.results.tables import TITLES, cost_table, table_of
 from robustness.results.timing import FILE as TIMINGS
 from robustness.results.timing import Timing, read_timings, timing_section
@@ -66,7 +68,7 @@ same image again and again."""
 
 FIGURES: Mapping[str, int] = MappingProxyType({"F1": 1, "F6": 6})
 # The rows of a defence card go onto that card; the page passes over them.
-KNOWN = frozenset({"overview", "card", "checks", "purifier", "bars", "certified", *PUBLISHED, *FIGURES})
+KNOWN = frozenset({"overview", "card", "checks", "purifier", "bars", "certified", SUSPICION, *PUBLISHED, *FIGURES})
 
 
 def render(
@@ -100,6 +102,8 @@ def render(
         *(_run(suite, [row for row in rows if row.suite == suite]) for suite in suites_of(rows)),
         *_bars(rows),
         *certified_section([row for row in rows if row.table == "certified"]),
+        *suspicion_section([row for row in rows if row.table == SUSPICION]),
+        *_shown(pictures, SUSPICION, folder),
         *timing_section(timings),
         *_shown(pictures, COST, folder),
         *_overviews(rows, pictures, folder),
@@ -127,7 +131,11 @@ def render_folder(
     """Draw the plots and write the page of every suite whose ``SUITE.jsonl`` lies in ``folder``."""
     paths = [path for path in sorted(folder.glob("*.jsonl")) if path.name != TIMINGS]
     rows, timings = [row for path in paths for row in read_lines(path)], read_timings(folder / TIMINGS)
-    drawn = (*plot_all(rows, folder / "plots"), *plot_costs(rows, timings, folder / "plots"))
+    drawn = (
+        *plot_all(rows, folder / "plots"),
+        *plot_costs(rows, timings, folder / "plots"),
+        *plot_roc(rows, folder / "plots"),
+    )
     return render(rows, costs, (*drawn, *pictures), folder, warnings=warnings, notes=notes, timings=timings)
 
 

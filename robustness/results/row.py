@@ -15,10 +15,10 @@ class Row(BaseModel):
 
     ``attacker`` "white box" knows the victim and not the defence, "transfer" only ``surrogate``, "aware" both the
     victim and the defence, "none" is the clean row (attack "clean", eps 0). ``table`` is where the row belongs
-    ("T1" to "T7", "F1", "F6", "overview", "card", "checks", "purifier", "bars", "certified"); ``series`` and ``x`` are
-    a plot's line and abscissa, or a noise and a certified radius. ``percent`` None means not measured, and ``missing``
-    says why. ``settings`` are the attack's, ``weights`` and ``data`` sha256 by name, ``versions`` of packages. Not a
-    number and infinity are no figures.
+    ("T1" to "T7", "F1", "F6", "overview", "card", "checks", "purifier", "bars", "certified", "suspicion"); ``series``
+    and ``x`` are a plot's line and abscissa, a noise and a certified radius, or whose figure of several it is.
+    ``percent`` None means not measured, and ``missing`` says why. ``settings`` are the attack's,
+    ``weights`` and ``data`` sha256 by name, ``versions`` of packages. Not a number and infinity are no figures.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -20,6 +20,7 @@ from service.engine import Engine
 from service.logs import log_to_standard_error
 from service.options import DownstreamQuery
 from service.pipeline import Order, make_order
+from service.settings import Settings
 from service.suspicion import judge
 from service.workbench import Done, Failed, Workbench
 
@@ -45,7 +46,7 @@ def ask(args: argparse.Namespace, sources: Sequence[Path], question: Question) -
     order = make_order(engine, settings.max_draws, question.query, task=question.task)
     bench = Workbench(engine, threads=settings.codec_threads, max_pixels=settings.max_pixels)
     try:
-        rows, failures = _answers(bench, engine.downstream(question.task), order, sources, question)
+        rows, failures = _answers(bench, settings, engine, order, sources, question)
     finally:
         bench.close()
     return show(args, sources, rows, failures, question.lines)
@@ -72,24 +73,32 @@ def show(
 
 
 def _answers(
-    bench: Workbench, model: AnyDownstream, order: Order, sources: Sequence[Path], question: Question
+    bench: Workbench, settings: Settings, engine: Engine, order: Order, sources: Sequence[Path], question: Question
 ) -> tuple[dict[Path, Row], list[Failed]]:
     rows: dict[Path, Row] = {}
     failures = []
+    model = engine.downstream(question.task)
     outcomes = bench.outcomes(sources, order, question.query.seed)
     for outcome in tqdm(outcomes, total=len(sources), unit="image"):
         said = outcome if isinstance(outcome, Failed) else question.said(outcome, model)
         if isinstance(outcome, Failed) or isinstance(said, Failed):
             failures.append(said if isinstance(said, Failed) else outcome)
         else:
-            rows[outcome.source] = {**_about(outcome, model, order), **said}
+            rows[outcome.source] = {**_about(outcome, model, order, settings.suspicion_threshold), **said}
     return rows, failures
 
 
-def _about(done: Done, model: AnyDownstream, order: Order) -> Row:
+def _about(done: Done, model: AnyDownstream, order: Order, threshold: float | None) -> Row:
     """What every row has."""
     answer = done.answer
-    suspicion = judge(done.image.pixels, answer.purified, answer.undefended, answer.defended)
+    suspicion = judge(
+        done.image.pixels,
+        answer.purified,
+        answer.undefended,
+        answer.defended,
+        scale=order.scale,
+        threshold=threshold,
+    )
     return {
         "file": str(done.source),
         "model": model.name,

@@ -72,7 +72,9 @@ async def _work(
                     order.task, list(pixels), answers, compare=False, deadline=latest
                 )
         with timings.measuring("encode"):
-            response, suspicions = await state.codec.run(_conclude, model, call, wish, pixels, answers)
+            threshold = state.settings.suspicion_threshold
+            suspicions = await state.codec.run(_suspicions, order, pixels, answers, threshold)
+            response: Response = await state.codec.run(_conclude, model, call, wish, answers)
     return response, timings, suspicions
 
 
@@ -118,14 +120,15 @@ async def _on_device(
     return [waited.result for waited in done]
 
 
-def _conclude(
-    model: InferenceModel, call: Call, wish: Wish, pixels: Tensor, answers: Sequence[Answer]
-) -> tuple[Response, list[Suspicion]]:
-    suspicions = [
-        judge(image, answer.purified, answer.undefended, answer.defended)
+def _suspicions(order: Order, pixels: Tensor, answers: Sequence[Answer], threshold: float | None) -> list[Suspicion]:
+    return [
+        judge(image, answer.purified, answer.undefended, answer.defended, scale=order.scale, threshold=threshold)
         for image, answer in zip(pixels, answers, strict=True)
     ]
+
+
+def _conclude(model: InferenceModel, call: Call, wish: Wish, answers: Sequence[Answer]) -> Response:
     order = wish.order
     arrays = arrays_of(order.task, answers, call.images.layout, wish.score_threshold)
     said: Parameters = {"purifier": order.card.name, "mode": order.mode.name, "draws": order.mode.mode.draws}
-    return sealed(model, call, arrays, said), suspicions
+    return sealed(model, call, arrays, said)

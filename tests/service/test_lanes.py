@@ -30,10 +30,7 @@ def _threads_put_back() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(
-    ("chosen", "device", "expected"),
-    [(0, CPU, 6), (0, torch.device("cuda"), 1), (3, CPU, 3), (2, torch.device("cuda"), 2)],
-)
+@pytest.mark.parametrize(("chosen", "kind", "expected"), [(0, "cpu", 6), (0, "cuda", 1), (3, "cpu", 3), (2, "cuda", 2)])
 def test_a_cpu_has_as_many_lanes_as_threads(chosen: int, kind: str, expected: int) -> None:
     assert choose_lanes(chosen, torch.device(kind), threads=6) == expected
 

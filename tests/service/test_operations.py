@@ -148,7 +148,7 @@ def test_metrics_count_what_happened(
         "nrp_pixels_in_flight 0.0",
         "nrp_batch_images_sum 3.0",
         'nrp_image_errors_total{type="unsupported-image"} 1.0',
-        "nrp_suspicion_count 3.0",
+        'nrp_suspicion_count{calibrated="false"} 3.0',
         "nrp_suspicious_total 1.0",
         'nrp_model_info{name="plain",sha256="',
         'nrp_model_info{name="tiny",sha256="',

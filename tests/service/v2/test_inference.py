@@ -338,6 +338,6 @@ def test_metrics_and_the_log_count_it_like_any_other_request(client: Any) -> Non
         'nrp_requests_total{route="/v2/models/{name}/infer",status="200"} 1.0',
         'nrp_stage_seconds_count{stage="downstream"} 1.0',
         "nrp_batch_images_sum 3.0",
-        "nrp_suspicion_count 3.0",
+        'nrp_suspicion_count{calibrated="false"} 3.0',
     ):
         assert series in text, series
