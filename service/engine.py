@@ -143,9 +143,10 @@ class Engine:
         """One image, then two: alone and in company they may take different ways."""
         pixels = torch.zeros(3, WARM_UP_SIDE, WARM_UP_SIDE, dtype=torch.uint8)
         job = Job(pixels, "", InferenceMode(noise_std=0.1), 0, task)
-        for outcome in (*self._run_on(module, [job]), *self._run_on(module, [job, job])):
-            if isinstance(outcome, Exception):
-                raise outcome
+        with self._crowd.entered(inf if task else 0):
+            for outcome in (*self._run_on(module, [job]), *self._run_on(module, [job, job])):
+                if isinstance(outcome, Exception):
+                    raise outcome
 
     def run(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
         """One outcome a job; the jobs share purifier and shape.

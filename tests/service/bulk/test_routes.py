@@ -487,7 +487,7 @@ def test_the_log_line_and_the_metrics_count_the_images(
     text = client.get("/metrics").text
     for series in (
         f'nrp_requests_total{{route="{URL}",status="200"}} 1.0',
-        "nrp_suspicion_count 3.0",
+        'nrp_suspicion_count{calibrated="false"} 3.0',
         'nrp_stage_seconds_count{stage="purify"} 3.0',
         'nrp_image_errors_total{type="unsupported-image"} 1.0',
     ):
