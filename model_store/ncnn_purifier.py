@@ -46,14 +46,21 @@ KEPT_PIXELS = 1 << 17
 class NcnnPurifier(nn.Module):
     """``module`` on the CPU, float32: images (N, 3, H, W) in [0,1] to the same shape, unclamped.
 
-    Like any module it uses as many threads as PyTorch has for the caller: several images then run side by side, one
-    thread each, and one alone has ``threads``; for that there is a second copy of the weights, made when it is first
-    needed. A caller with one thread runs its images itself. There may be several callers.
+    Several images run side by side on ``threads`` threads, but in turn on the caller's own where the caller is not
+    ``alone`` and others have the cores. A single image has as many threads as PyTorch has for the caller: one, or
+    ``threads``, for which there is a second copy of the weights, made when it is first needed. There may be several
+    callers.
 
     ``operations_per_pixel``: of the network as PyTorch counts them, a multiplication and an addition as two.
     """
 
-    def __init__(self, module: nn.Module, threads: int, begin: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        threads: int,
+        begin: Callable[[], None] = lambda: None,
+        alone: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Write ``module`` down for ncnn and check it against PyTorch on a probe. ``begin`` is called in each thread.
 
         Raises IncompatibleWeightsError where there is no way to write it down or the answers differ.
@@ -64,6 +71,7 @@ class NcnnPurifier(nn.Module):
         self.reach: int = int(getattr(module, "reach", 0))
         self.multiple: int = int(getattr(module, "multiple", 1))
         self._threads = threads
+        self._alone = alone
         self._module = module.cpu()
         self._nets: dict[int, _Net] = {}
         self._making = threading.Lock()
@@ -71,8 +79,9 @@ class NcnnPurifier(nn.Module):
         self._check()
 
     def forward(self, images: Tensor) -> Tensor:
-        single = torch.get_num_threads() == 1
-        return self._framed(images, self._in_turn if single else self._on_all_threads)
+        if len(images) > 1:
+            return self._framed(images, self._side_by_side if self._threads > 1 and self._alone() else self._in_turn)
+        return self._framed(images, self._in_turn if torch.get_num_threads() == 1 else self._on_all_threads)
 
     def _framed(self, images: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
         return self._module.around(images, run) if isinstance(self._module, NrpLite) else run(images)
@@ -82,14 +91,13 @@ class NcnnPurifier(nn.Module):
         net = self._net(1)
         return torch.stack([net.run(image) for image in inputs.detach().contiguous()])
 
-    def _on_all_threads(self, inputs: Tensor) -> Tensor:
-        """The same, side by side, or one alone by all threads."""
-        inputs = inputs.detach().contiguous()
-        if len(inputs) == 1:
-            return self._net(self._threads).run(inputs[0]).unsqueeze(0)
+    def _side_by_side(self, inputs: Tensor) -> Tensor:
         net = self._net(1)
-        answers: list[Future[Tensor]] = [self._pool.submit(net.run, image) for image in inputs]
+        answers: list[Future[Tensor]] = [self._pool.submit(net.run, image) for image in inputs.detach().contiguous()]
         return torch.stack([answer.result() for answer in answers])
+
+    def _on_all_threads(self, inputs: Tensor) -> Tensor:
+        return self._net(self._threads).run(inputs.detach().contiguous()[0]).unsqueeze(0)
 
     def _net(self, threads: int) -> _Net:
         with self._making:

@@ -283,7 +283,7 @@ class Engine:
             return self._loaded[name]
 
     def _placed(self, loaded: LoadedModel) -> nn.Module:
-        return in_runtime(loaded, self._runtime, self.device, self.precision)
+        return in_runtime(loaded, self._runtime, self.device, self.precision, self._crowd)
 
     def _release_memory(self) -> None:
         if self.device.type == "cuda":

@@ -26,14 +26,19 @@ def choose_lanes(chosen: int, device: torch.device, threads: int) -> int:
 
 
 class Crowd:
-    """Gives each run its CPU threads: all to a long one that is alone, else one."""
+    """Gives each run its share of the CPU's ``threads``: all to a long one that is alone, else one."""
 
     def __init__(self, lanes: int, threads: int) -> None:
         self._lanes = lanes
-        self._threads = threads
+        self.threads = threads
         self._lock = threading.Lock()
         self._running = 0
         self._overlapped = float("-inf")
+        self._here = threading.local()
+
+    def alone(self) -> bool:
+        """Whether the run of this thread has the device to itself, or there is none."""
+        return bool(getattr(self._here, "alone", True))
 
     @contextmanager
     def entered(self, operations: float) -> Iterator[None]:
@@ -47,7 +52,8 @@ class Crowd:
             if self._running > 1:
                 self._overlapped = now
             alone = now - self._overlapped > CROWDED_S
-        torch.set_num_threads(self._threads if alone and operations >= LONG_OPERATIONS else 1)
+        self._here.alone = alone
+        torch.set_num_threads(self.threads if alone and operations >= LONG_OPERATIONS else 1)
         try:
             yield
         finally:

@@ -50,7 +50,9 @@ def test_a_long_run_alone_has_every_thread_and_a_short_one_a_single_thread() -> 
 def test_runs_that_overlapped_lately_have_one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
     crowd = Crowd(lanes=2, threads=2)
     with crowd.entered(inf):
+        assert crowd.alone()
         assert threads_of(crowd, inf) == 1
+        assert not crowd.alone()
     assert threads_of(crowd, inf) == 1
     monkeypatch.setattr(lanes, "CROWDED_S", -1.0)
     assert threads_of(crowd, inf) == 2

@@ -17,10 +17,12 @@ from model_store.ncnn_purifier import NcnnPurifier
 from model_store.store import LoadedModel, ModelStore
 from service.engine import Engine
 from service.job import Answer, Job
+from service.lanes import Crowd
 from service.runtime import in_runtime
 from service.settings import RuntimeName
 
 CPU = torch.device("cpu")
+CROWD = Crowd(lanes=1, threads=1)
 
 
 def loaded(module: nn.Module | None = None) -> LoadedModel:
@@ -40,27 +42,27 @@ def loaded(module: nn.Module | None = None) -> LoadedModel:
     ],
 )
 def test_ncnn_runs_float32_on_a_cpu(name: RuntimeName, precision: torch.dtype, by_ncnn: bool) -> None:
-    assert isinstance(in_runtime(loaded(), name, CPU, precision), NcnnPurifier) is by_ncnn
+    assert isinstance(in_runtime(loaded(), name, CPU, precision, CROWD), NcnnPurifier) is by_ncnn
 
 
 def test_what_ncnn_has_no_way_to_run_is_pytorchs_with_auto() -> None:
-    assert isinstance(in_runtime(loaded(nn.Identity()), "auto", CPU, torch.float32), nn.Identity)
+    assert isinstance(in_runtime(loaded(nn.Identity()), "auto", CPU, torch.float32, CROWD), nn.Identity)
 
 
 def test_what_ncnn_cannot_run_is_an_error_where_it_was_asked_for() -> None:
     with pytest.raises(IncompatibleWeightsError, match="NRP_RUNTIME=torch"):
-        in_runtime(loaded(nn.Identity()), "ncnn", CPU, torch.float32)
+        in_runtime(loaded(nn.Identity()), "ncnn", CPU, torch.float32, CROWD)
     with pytest.raises(IncompatibleWeightsError, match="NRP_RUNTIME=auto"):
-        in_runtime(loaded(), "ncnn", CPU, torch.bfloat16)
+        in_runtime(loaded(), "ncnn", CPU, torch.bfloat16, CROWD)
 
 
 def test_weights_that_ncnn_gets_wrong_are_pytorchs_with_auto() -> None:
     model = loaded()
     with torch.no_grad():
         next(model.module.parameters()).fill_(1e30)
-    assert not isinstance(in_runtime(model, "auto", CPU, torch.float32), NcnnPurifier)
+    assert not isinstance(in_runtime(model, "auto", CPU, torch.float32, CROWD), NcnnPurifier)
     with pytest.raises(IncompatibleWeightsError, match="from PyTorch's"):
-        in_runtime(model, "ncnn", CPU, torch.float32)
+        in_runtime(model, "ncnn", CPU, torch.float32, CROWD)
 
 
 def test_an_engine_answers_the_same_in_either_runtime(settings_for: Any, tmp_path: Path) -> None:

@@ -107,8 +107,8 @@ def test_the_loss_is_the_cross_entropy_of_the_difference_towards_the_clean_answe
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_training_raises_the_loss_and_fools_the_surrogate_on_photos_held_out(photos: Path, precision: str) -> None:
-    # At 2e-2 the run hangs on how a processor rounds bfloat16; at 6e-3 the loss rose for five seeds of five in both. 80 steps rather than 40
-    # leave room for processors and thread counts that sum in another order.
+    # At 2e-2 the run hangs on how a processor rounds bfloat16; at 6e-3 the loss rose for five seeds of five in both.
+    # 80 steps rather than 40 leave room for processors and thread counts that sum in another order.
     work = training(photos, eps=32, learning_rate=6e-3, steps=80, precision=precision)
     losses = [work.step(number)["relativistic"] for number in range(work.total)]
     assert sum(losses[-5:]) / 5 > 1.5 * losses[0]
