@@ -12,6 +12,7 @@ from service import administration, classify, detect, health, models, page, puri
 from service.body import BodyLimit
 from service.bulk import routes as bulk
 from service.context import RequestContext
+from service.doorway import Doorway
 from service.engine import Engine
 from service.problems import install_problem_handlers
 from service.settings import Settings
@@ -38,6 +39,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     install_problem_handlers(app)
     for room in (purify, bulk, classify, detect, segment, models, administration, health, page, inference_protocol):
         app.include_router(room.router)
+    app.add_middleware(Doorway, check=state.batcher.check_room)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, in_flight=state.bodies)
     app.add_middleware(RequestContext, metrics=state.metrics, requests=state.requests)  # added last: outermost
     return app

@@ -123,7 +123,7 @@ class Batcher(Generic[P, R]):
 
         Raises OverloadedError where there is none, so that whoever cannot be queued is told before any work is done.
         """
-        self._check_room(count)
+        self.check_room(count)
         self._expected += count
         try:
             yield
@@ -152,7 +152,7 @@ class Batcher(Generic[P, R]):
         """
         if not (self.alive and self._accepting):
             raise EngineStoppedError("the engine does not take work any more; try another instance or retry later")
-        self._check_room(1)
+        self.check_room()
         loop = asyncio.get_running_loop()
         self._orders += 1
         item = _Waiting[P, R](payload, cost, deadline, self._orders, loop.time(), loop.create_future())
@@ -179,7 +179,8 @@ class Batcher(Generic[P, R]):
         for lane in self._lanes:
             lane.thread.stop()
 
-    def _check_room(self, count: int) -> None:
+    def check_room(self, count: int = 1) -> None:
+        """Raises OverloadedError where ``count`` more callers would find no room in the queue."""
         if self.depth + self._expected + count > self._max_waiting:
             raise OverloadedError(
                 f"{self._max_waiting} images are waiting already; retry later", "queue_full", self.retry_after()

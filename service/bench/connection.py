@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import h11
+import httptools
 
 _CHUNK = 1 << 16
 BOUNDARY = "nrp-bench-boundary"
@@ -44,20 +43,42 @@ def upload(path: str, image: bytes, form_field: str = "") -> Request:
     return Request("POST", path, body, (("Content-Type", f"multipart/form-data; boundary={BOUNDARY}"),))
 
 
+class _Answer:
+    """One answer as it is parsed. ``kept``: the connection may be used again."""
+
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+        self.body = bytearray()
+        self.complete = False
+        self.kept = False
+        self.parser = httptools.HttpResponseParser(self)
+
+    def on_headers_complete(self) -> None:
+        self.kept = self.parser.should_keep_alive()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.decode().lower()] = value.decode("latin-1")
+
+    def on_body(self, part: bytes) -> None:
+        self.body += part
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
 class Connection:
     """One request at a time. Opened when needed, and again where the server has closed it."""
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self._address = (host, port)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self._state = h11.Connection(h11.CLIENT)
 
     async def send(self, request: Request) -> Reply:
-        """Send and wait for the whole answer. Raises OSError or h11.ProtocolError where there is none."""
+        """Send and wait for the whole answer. Raises OSError where there is none."""
         kept = self._streams is not None
         try:
             return await self._exchange(request)
-        except (ConnectionError, h11.RemoteProtocolError):
+        except ConnectionError:
             self.close()
             if not kept:
                 raise
@@ -75,36 +96,25 @@ class Connection:
     async def _exchange(self, request: Request) -> Reply:
         if self._streams is None:
             self._streams = await asyncio.open_connection(*self._address)
-            self._state = h11.Connection(h11.CLIENT)
         reader, writer = self._streams
-        head = h11.Request(method=request.method, target=request.path, headers=self._headers(request))
-        parts: tuple[Any, ...] = (head, h11.Data(data=request.body), h11.EndOfMessage())
-        writer.write(b"".join(self._state.send(part) or b"" for part in parts))
+        writer.writelines((self._head(request), request.body))
         await writer.drain()
-        reply = await self._receive(reader)
-        if self._state.our_state is h11.DONE and self._state.their_state is h11.DONE:
-            self._state.start_next_cycle()
-        else:
-            self.close()
-        return reply
-
-    async def _receive(self, reader: asyncio.StreamReader) -> Reply:
-        status, headers, body = 0, {}, bytearray()
-        while True:
-            event = self._state.next_event()
-            if event is h11.NEED_DATA:
-                self._state.receive_data(await reader.read(_CHUNK))
-            elif isinstance(event, h11.Response):
-                status = event.status_code
-                headers = {name.decode().lower(): value.decode("latin-1") for name, value in event.headers}
-            elif isinstance(event, h11.Data):
-                body += event.data
-            elif isinstance(event, h11.EndOfMessage):
-                return Reply(status, headers, bytes(body))
-            elif isinstance(event, h11.ConnectionClosed):
+        answer = _Answer()
+        while not answer.complete:
+            data = await reader.read(_CHUNK)
+            if not data:
                 raise ConnectionResetError("the server closed the connection before it answered")
+            try:
+                answer.parser.feed_data(data)
+            except httptools.HttpParserError as error:
+                raise ConnectionResetError("what the server answered is not HTTP") from error
+        if not answer.kept:
+            self.close()
+        return Reply(answer.parser.get_status_code(), answer.headers, bytes(answer.body))
 
-    def _headers(self, request: Request) -> list[tuple[str, str]]:
+    def _head(self, request: Request) -> bytes:
         host, port = self._address
-        fixed = [("Host", f"{host}:{port}"), ("Accept-Encoding", "identity")]
-        return [*fixed, *request.headers, ("Content-Length", str(len(request.body)))]
+        fixed = (("Host", f"{host}:{port}"), ("Accept-Encoding", "identity"))
+        lines = [f"{name}: {value}" for name, value in (*fixed, *request.headers)]
+        first = f"{request.method} {request.path} HTTP/1.1"
+        return "\r\n".join((first, *lines, f"Content-Length: {len(request.body)}", "", "")).encode()

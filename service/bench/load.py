@@ -8,8 +8,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-import h11
-
 from service.bench.connection import Connection, Reply, Request
 from service.bench.figures import UNANSWERED, Sample
 
@@ -30,7 +28,7 @@ class Target:
         connection = self._idle.pop() if self._idle else Connection(self._port)
         try:
             reply = await connection.send(request)
-        except (OSError, h11.ProtocolError):
+        except OSError:
             return Sample(due, time.perf_counter(), UNANSWERED, counts=counts), None
         except asyncio.CancelledError:
             connection.close()
