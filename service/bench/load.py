@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 import time
+from asyncio.subprocess import PIPE
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
 from service.bench.connection import Connection, Reply, Request
 from service.bench.figures import UNANSWERED, Sample
+from service.bench.servers import ROOT
 
 PNG = b"\x89PNG\r\n\x1a\n"
 # A client that was told to come back later and one that was refused without a word wait at least this long.
@@ -96,15 +100,15 @@ async def open_loop(
     return samples
 
 
-async def probing(target: Target, path: str, every_s: float, found: list[Sample]) -> None:
-    """Ask for ``path`` every ``every_s`` seconds until cancelled, each counted from when it was due."""
-    request = Request("GET", path)
-    due = time.perf_counter()
-    while True:
-        sample, _ = await target.ask(request, due)
-        found.append(sample)
-        due = max(due + every_s, time.perf_counter())
-        await asyncio.sleep(due - time.perf_counter())
+async def probing(port: int, path: str, every_s: float, found: list[Sample]) -> None:
+    """Have ``path`` asked for every ``every_s`` seconds until cancelled, each counted from when it was due."""
+    command = (sys.executable, "-m", "service.bench.probe", str(port), path, str(every_s))
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, cwd=ROOT)
+    try:
+        await process.wait()
+    finally:
+        out, _ = await process.communicate(b"")  # which closes its standard input
+        found += [Sample(0.0, milliseconds / 1000, status) for milliseconds, status in json.loads(out or b"[]")]
 
 
 async def beside(work: Coroutine[Any, Any, list[Sample]], *watchers: Coroutine[Any, Any, None]) -> list[Sample]:

@@ -21,7 +21,7 @@ from service.bench.schedule import Phase, arrivals, settling
 from service.bench.servers import Arm, Server, mean_batch
 from service.bench.task import Task
 
-PROBE_S = 0.1
+PROBE_S = 0.05
 MEMORY_S = 0.5
 MEBI = 1 << 20
 # A queue that no server empties in this many times the phase's length counts as unanswered.
@@ -51,19 +51,18 @@ class Trial:
         return [asyncio.run(self._phase(phase, seconds_for())) for phase in phases]
 
     async def _phase(self, phase: Phase, seconds: float) -> Row:
-        target, probe = Target(self.server.port), Target(self.server.port)
+        target = Target(self.server.port)
         live: list[Sample] = []
         memory: list[int] = []
         before, begun = self.server.metrics(), time.perf_counter()
         try:
             samples = await beside(
                 self._load(target, phase, seconds),
-                probing(probe, self.arm.live, PROBE_S, live),
+                probing(self.server.port, self.arm.live, PROBE_S, live),
                 self._watch_memory(memory),
             )
         finally:
             target.close()
-            probe.close()
         figures = summary(samples, begun, seconds, busy=phase.busy)
         if phase.kind == "closed":
             self.capacity = max(self.capacity, figures["goodput_per_s"])

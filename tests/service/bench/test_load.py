@@ -231,9 +231,7 @@ def test_probes_run_beside_the_load_and_end_with_it() -> None:
         return []
 
     async def work(_: Tiny, port: int) -> None:
-        target = Target(port)
-        await beside(load(), probing(target, "/health", 0.01, found))
-        target.close()
+        await beside(load(), probing(port, "/health", 0.01, found))
         count = len(found)
         assert count >= 2
         assert {sample.status for sample in found} == {200}
