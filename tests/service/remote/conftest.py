@@ -66,6 +66,7 @@ class Fake:
         self.sent: list[dict[str, str]] = []
         self.connections: set[Any] = set()
         self.left = 0
+        self.busy = 0
         self._running: Running | None = None
         self._port = 0
 
@@ -85,10 +86,17 @@ class Fake:
             self._running = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.busy += 1
+        try:
+            await self._serve(scope, receive, send)
+        finally:
+            self.busy -= 1
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         body, more = b"", True
         while more:
             message = await receive()
-            body, more = body + message["body"], message.get("more_body", False)
+            body, more = body + message.get("body", b""), message.get("more_body", False)
         self.bodies.append(body)
         self.paths.append(scope["path"])
         self.sent.append({key.decode(): value.decode() for key, value in scope["headers"]})

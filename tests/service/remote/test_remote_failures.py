@@ -35,7 +35,7 @@ def test_an_answer_that_is_none_is_a_bad_gateway(
 
 
 def test_a_slow_model_is_a_gateway_timeout(remote_client: Any, fake: Any, image: bytes, until: Any) -> None:
-    client = remote_client(remote_timeout_s=0.1)
+    client = remote_client(remote_timeout_s=0.5)
 
     async def slow(path: str, body: bytes) -> Any:
         await asyncio.sleep(20)
@@ -43,11 +43,11 @@ def test_a_slow_model_is_a_gateway_timeout(remote_client: Any, fake: Any, image:
     fake.respond = slow
     told = client.post("/classify-robust", content=image)
     assert (told.status_code, told.json()["type"]) == (504, "urn:nrp:problem:remote-timeout")
-    until(lambda: fake.left == 2)  # nobody asks on
+    until(lambda: fake.left > 0 and fake.busy == 0)  # nobody asks on; not every question may have got there
 
 
 def test_the_deadline_of_the_request_comes_first(remote_client: Any, fake: Any, image: bytes, until: Any) -> None:
-    client = remote_client(request_timeout_s=0.3)
+    client = remote_client(request_timeout_s=1.5)
 
     async def slow(path: str, body: bytes) -> Any:
         await asyncio.sleep(20)
@@ -55,7 +55,7 @@ def test_the_deadline_of_the_request_comes_first(remote_client: Any, fake: Any, 
     fake.respond = slow
     told = client.post("/classify-robust", content=image)
     assert (told.status_code, told.json()["type"]) == (504, "urn:nrp:problem:deadline-exceeded")
-    until(lambda: fake.left == 2)
+    until(lambda: fake.left > 0 and fake.busy == 0)
     assert client.state.pixels.held == 0
 
 

@@ -126,13 +126,13 @@ def test_a_model_that_hangs_holds_the_start_up_for_a_moment_only(
         await asyncio.sleep(20)
 
     fake.respond = slow
-    monkeypatch.setattr("service.remote.remotes.GREETING_S", 0.1)
+    monkeypatch.setattr("service.remote.remotes.GREETING_S", 0.5)
     with structlog.testing.capture_logs() as lines:
         client = client_for(classifier=fake.url, detector=f"oip+{fake.url}/models/net")
     assert client.get("/health/ready").status_code == 200
     silent = [line["model"] for line in lines if line["event"] == "remote_does_not_answer"]
     assert sorted(silent) == ["remote:classifier", "remote:net"]
-    until(lambda: fake.left == 2)
+    until(lambda: fake.busy == 0)
 
 
 def test_a_wrong_url_stops_the_start(client_for: Any) -> None:
