@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from model_store.architectures.lite import NrpLite
 from model_store.architectures.published import (
     DENSE_LEAK,
+    FELT,
     FIRST_LEAK,
     NRP,
     RESIDUAL_SCALE,
@@ -34,8 +35,8 @@ from model_store.ncnn_graph import INPUT, OUTPUT, Graph
 
 Block = TypeVar("Block", bound=nn.Module)
 
-# An answer that is farther than this from PyTorch's, in [0,1], is not the same after rounding to 256 levels: a fifth
-# of a level leaves room for what other images do.
+# How far an answer may be from PyTorch's, in [0,1]: within half a level it is the same or the next one after rounding,
+# and a fifth leaves room for what other images than the probe do.
 TOLERANCE = 0.2 / 255
 PROBE_SIDES = (40, 56)
 NO_MEMORY = -100
@@ -68,7 +69,7 @@ class NcnnPurifier(nn.Module):
         super().__init__()
         if not can_run(module):
             raise IncompatibleWeightsError(f"ncnn cannot run a {type(module).__name__}; use NRP_RUNTIME=torch")
-        self.reach: int = int(getattr(module, "reach", 0))
+        self.reach: int = int(getattr(module, "reach", FELT))
         self.multiple: int = int(getattr(module, "multiple", 1))
         self._threads = threads
         self._alone = alone
