@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import uvicorn
+from PIL import Image
 from torch import Tensor, nn
 
 from model_store.certification import Certificate, Smoothing, certify
@@ -110,3 +111,17 @@ def events_of(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
                 data.append(value)
             else:
                 raise AssertionError(line)
+
+
+ROUTE = "/classify-robust?certify=true"
+STREAM = {"accept": "text/event-stream"}
+
+
+def grey(level: int) -> Image.Image:
+    return Image.new("RGB", (SIDE, SIDE), (level, level, level))
+
+
+def on_the_boundary() -> Image.Image:
+    image = grey(127)
+    image.paste((128, 128, 128), (0, 0, SIDE, SIDE // 2))
+    return image

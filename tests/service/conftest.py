@@ -26,6 +26,7 @@ from service.app import create_app
 from service.engine import WARM_UP_SIDE, Engine
 from service.job import Answer, Job
 from service.settings import Settings
+from tests.service.certificates import BrightEngine
 
 CLASSES = ("cat", "dog", "newt")
 
@@ -215,3 +216,13 @@ def _file_of() -> Callable[..., bytes]:
 @pytest.fixture(name="image_of")
 def _image_of() -> Callable[[bytes], Image.Image]:
     return image_of
+
+
+@pytest.fixture
+def certifying(client_for: Callable[..., Any]) -> Callable[..., Any]:
+    """A started client whose smoothing purifier is the tiny one."""
+
+    def make(engine_class: type[Any] = BrightEngine, **changes: Any) -> Any:
+        return client_for(engine_class, **{"smoothing_purifier": "noise", **changes})
+
+    return make
