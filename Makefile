@@ -2,6 +2,8 @@
 PYTHON ?= python3
 DATA ?= ../shared/data
 STORE ?= model_store/weights
+# Networks that others trained and no package brings; see docs/evaluation.md.
+export NRP_WEIGHTS ?= ../shared/models
 # The classes of imagenette, which the purifier of the cross-domain bar does not see.
 TEN := n01440764 n02102040 n02979186 n03000684 n03028079 n03394916 n03417042 n03425413 n03445777 n03888257
 BIN := .venv/bin
@@ -90,8 +92,9 @@ clean:
 	$(BIN)/pip install --no-deps --no-build-isolation --editable .
 	touch $@
 
-.venv/.evaluate: .venv/.runtime requirements/evaluate.txt
+.venv/.evaluate: .venv/.runtime requirements/evaluate.txt requirements/networks.txt
 	$(BIN)/pip install --requirement requirements/evaluate.txt
+	$(BIN)/pip install --no-deps --requirement requirements/networks.txt
 	touch $@
 
 # The other servers live apart: one of them pins another release of a package that the service has.

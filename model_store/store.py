@@ -30,6 +30,7 @@ from model_store.errors import (
     TamperedWeightsError,
     UnknownModelError,
 )
+from model_store.origins import locate, read_tensors
 from model_store.program import PROGRAMS, check_card, load_program
 
 WEIGHTS = "weights.safetensors"
@@ -83,7 +84,8 @@ class ModelStore:
     def load(self, name: str) -> LoadedModel:
         """Load ``name`` strictly, in float32 and evaluation mode, its hash verified first.
 
-        Raises UnknownModelError, InvalidCardError, TamperedWeightsError or IncompatibleWeightsError.
+        Raises UnknownModelError, InvalidCardError, TamperedWeightsError, IncompatibleWeightsError, or
+        UnavailableModelError for weights that others publish and that are not installed here.
         """
         card = self.card(name)
         if card.architecture in PROGRAMS:
@@ -92,11 +94,13 @@ class ModelStore:
         serves = ARCHITECTURES[card.architecture].task
         if card.task != serves:
             raise InvalidCardError(f"card of {name!r}: {card.architecture} is a {serves}, not a {card.task}")
-        fill(module, self._state(card), name)
+        fill(module, self._state(card, module), name)
         return LoadedModel(card, module.eval().requires_grad_(False))
 
-    def _state(self, card: Card) -> dict[str, Tensor]:
+    def _state(self, card: Card, module: nn.Module) -> dict[str, Tensor]:
         data = self._data(card)
+        if card.origin is not None:
+            return read_tensors(card, data, module)
         try:
             return safetensors.torch.load(data)
         except SafetensorError as error:
@@ -105,7 +109,7 @@ class ModelStore:
 
     def _data(self, card: Card) -> bytes:
         """The weights or program of ``card``, whose hash it vouches for."""
-        path = self.root / card.name / file_of(card)
+        path = self.path_of(card)
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -115,9 +119,16 @@ class ModelStore:
         digest = hashlib.sha256(data).hexdigest()
         if digest != card.sha256:
             raise TamperedWeightsError(
-                f"{path} has sha256 {digest[:12]}… but its card says {card.sha256[:12]}…; restore or publish it again"
+                f"{path} has sha256 {digest[:12]}… but its card says {card.sha256[:12]}…; "
+                + ("install the pinned release again" if card.origin else "restore or publish it again")
             )
         return data
+
+    def path_of(self, card: Card) -> Path:
+        """The file whose hash ``card`` vouches for. Raises UnavailableModelError for an origin that is not there."""
+        if card.origin is not None:
+            return locate(card.name, card.origin)
+        return self.root / card.name / file_of(card)
 
     def publish(self, card: Card, module: nn.Module, *, replace: bool = False) -> Card:
         """Write ``module`` under ``card.name`` and return the card with the hash filled in.
@@ -126,7 +137,7 @@ class ModelStore:
         an instant find neither; one that read the old card and the new weights is refused by the hash. Raises
         InvalidCardError for a card that could not be read back, ModelExistsError without ``replace``.
         """
-        card = _readable(card)
+        card = _readable(card.model_copy(update={"origin": None}))  # what is published lies in the store
         if card.architecture in PROGRAMS:
             raise InvalidCardError(f"card of {card.name!r}: a program is published as the file that it is")
         dtype = getattr(torch, card.precision)
@@ -141,7 +152,7 @@ class ModelStore:
 
         Raises TamperedWeightsError where ``card`` names another hash, and what ``publish`` and ``load`` raise.
         """
-        card = _readable(card)
+        card = _readable(card.model_copy(update={"origin": None}))
         check_card(card)
         digest = hashlib.sha256(data).hexdigest()
         if card.sha256 not in {"", digest}:

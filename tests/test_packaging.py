@@ -28,6 +28,7 @@ REQUIREMENTS = ROOT / "requirements"
 RUNTIME, ONNX, EVALUATE, DEV = (REQUIREMENTS / f"{name}.txt" for name in ("runtime", "onnx", "evaluate", "dev"))
 PEERS = REQUIREMENTS / "peers.txt"
 BENCH = REQUIREMENTS / "bench.txt"
+NETWORKS = REQUIREMENTS / "networks.txt"
 ON_TOP_OF = MappingProxyType({ONNX: RUNTIME, EVALUATE: ONNX, DEV: EVALUATE})
 PIN = re.compile(r'[a-z0-9-]+(\.[a-z0-9-]+)*==[0-9][0-9a-z.]*( ; platform_system == "Linux")?')
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -67,7 +68,7 @@ def asked_for(extra: str) -> list[str]:
     return [line for line in wanted if Requirement(line).name != PROJECT["name"]]
 
 
-@pytest.mark.parametrize("path", [RUNTIME, ONNX, EVALUATE, DEV, PEERS, BENCH], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [RUNTIME, ONNX, EVALUATE, DEV, PEERS, BENCH, NETWORKS], ids=lambda path: path.name)
 def test_requirements_are_exact_pins_and_nothing_else(path: Path) -> None:
     pinned = lines(path)
     if path in ON_TOP_OF:
@@ -86,7 +87,7 @@ def test_what_is_no_pin_would_be_seen(line: str) -> None:
 def test_no_package_is_pinned_twice() -> None:
     names = [
         canonicalize_name(Requirement(line).name)
-        for path in (RUNTIME, ONNX, EVALUATE, DEV, PEERS)
+        for path in (RUNTIME, ONNX, EVALUATE, DEV, PEERS, NETWORKS)
         for line in lines(path)
         if "==" in line
     ]
@@ -127,7 +128,7 @@ def test_nothing_is_pinned_for_the_service_that_it_does_not_need() -> None:
 def test_the_packages_under_test_are_the_pinned_ones() -> None:
     differing = {
         name: installed_version(name)
-        for name, pin in pins(RUNTIME, ONNX, EVALUATE, DEV, PEERS).items()
+        for name, pin in pins(RUNTIME, ONNX, EVALUATE, DEV, PEERS, NETWORKS).items()
         if here(pin) and not pin.specifier.contains(installed_version(name))
     }
     assert not differing
@@ -147,7 +148,7 @@ def test_the_changelog_begins_with_this_version() -> None:
 
 def pip_lines(text: str) -> list[str]:
     found = re.findall(r"pip install (.*)", text)
-    beyond = ("evaluate.txt", "dev.txt", "peers.txt", "bench.txt")
+    beyond = ("evaluate.txt", "dev.txt", "peers.txt", "bench.txt", "networks.txt")
     return [line.replace("--editable ", "") for line in found if not line.endswith(beyond)]
 
 

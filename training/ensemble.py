@@ -9,14 +9,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from model_store.architectures.vgg_features import VGG16Features
+from model_store.architectures.vgg_features import CONV3_3, VGG16Features
 from model_store.devices import place
 from robustness.features import layers_of, read_layers
 from training.errors import RecipeError
 from training.losses import Mean, feature_distance, own, prediction_shift
 from training.purifier_recipe import PurifierRecipe
 
-CONV3_3 = "features"
 Network = Callable[[Tensor], Tensor]
 
 

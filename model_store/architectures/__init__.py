@@ -19,7 +19,7 @@ from model_store.architectures.resnet import ResNetSmall
 from model_store.architectures.retinanet import RetinaNetSmall
 from model_store.architectures.segnet import SegNetBasic
 from model_store.architectures.vgg_features import VGG16Features, VGGSmall
-from model_store.architectures.zoo import ZooClassifier
+from model_store.architectures.zoo import TimmClassifier, ZooClassifier
 from model_store.errors import UnknownArchitectureError
 
 __all__ = ["ARCHITECTURES", "Architecture", "build"]
@@ -48,6 +48,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "torchvision_classifier": Architecture(
             ZooClassifier, "classifier", "any classifier of torchvision's, untrained"
         ),
+        "timm_classifier": Architecture(TimmClassifier, "classifier", "any classifier of timm's, untrained"),
         "segnet_basic": Architecture(SegNetBasic, "segmenter", "SegNet-Basic: pooling indices instead of skips"),
         "retinanet_small": Architecture(RetinaNetSmall, "detector", "torchvision's RetinaNet on a narrow ResNet-18"),
         "vgg16_conv3_3": Architecture(VGG16Features, "feature-network", "VGG-16 up to conv3-3, after the ReLU"),

@@ -1,33 +1,52 @@
 """The feature network that self-supervised perturbations attack: VGG-16 up to conv3-3, after its ReLU.
 
-``features.0`` to ``features.14`` carry torchvision's names and, at ``width`` 1, its shapes, so the official
-ImageNet weights drop in. The head exists only to train the trunk where those weights cannot be had, and then also
-tells what the network takes an image for; ``classes`` None leaves it out.
+``features.0`` to ``features.14`` (of five blocks: to ``features.28``) carry torchvision's names and, at ``width`` 1,
+its shapes, so ImageNet's weights drop in. The head exists only to train the trunk where no such weights can be had,
+and then also tells what the network takes an image for; ``classes`` None leaves it out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torchvision.models.vgg import make_layers
 
-from model_store.architectures.normalise import Normalise
+from model_store.architectures.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+
+BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions of each
+CONV3_3 = "features.15"  # the ReLU after it
 
 
 class VGG16Features(nn.Module):
-    """VGG-16 (Simonyan & Zisserman, 2015) to conv3-3. NCHW in [0,1] to logits; ``extract`` gives the features."""
+    """VGG-16 (Simonyan & Zisserman, 2015) to conv3-3. NCHW in [0,1] to logits; ``extract`` gives the features.
 
-    def __init__(self, classes: int | None = 10, width: float = 1.0) -> None:
+    ``blocks``: 3, or as many as five for layers beyond conv3-3, which ``extract`` does not reach.
+    ``mean`` and ``std``: what the weights' authors subtracted from [0,1] and divided by, a channel.
+    """
+
+    def __init__(
+        self,
+        classes: int | None = 10,
+        width: float = 1.0,
+        blocks: int = 3,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
         super().__init__()
-        one, two, three = (round(width * channels) for channels in (64, 128, 256))
-        self.normalise = Normalise()
+        if not 3 <= blocks <= len(BLOCKS):
+            raise ValueError(f"blocks must be 3 to {len(BLOCKS)}")
+        self.normalise = Normalise(mean, std)
         layers: list[nn.Module] = []
         inputs = 3
-        for outputs, pool in ((one, False), (one, True), (two, False), (two, True), *[(three, False)] * 3):
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
-            layers += [nn.MaxPool2d(2)] if pool else []
-            inputs = outputs
+        for place, (channels, count) in enumerate(BLOCKS[:blocks]):
+            layers += [nn.MaxPool2d(2)] if place else []
+            for _ in range(count):
+                outputs = round(width * channels)
+                layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
+                inputs = outputs
         self.features = nn.Sequential(*layers)
-        self.head = None if classes is None else self._head(three, classes)
+        self.head = None if classes is None else self._head(round(width * BLOCKS[2][0]), classes)
         for module in self.features:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -46,7 +65,7 @@ class VGG16Features(nn.Module):
 
     def extract(self, images: Tensor) -> Tensor:
         """Features (N, 256 x width, H/4, W/4) of conv3-3 after the ReLU, for images in [0,1]."""
-        out: Tensor = self.features(self.normalise(images))
+        out: Tensor = self.features[: int(CONV3_3.rpartition(".")[2]) + 1](self.normalise(images))
         return out
 
     def classify(self, features: Tensor) -> Tensor:
