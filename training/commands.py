@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from model_store.store import SHIPPED, ModelStore
 from robustness.datasets.bccd import read_bccd
 from robustness.datasets.camvid import read_camvid
 from training.detection import DetectionTraining, DetectorRecipe, detector_card
-from training.errors import DataError, OutOfTimeError
+from training.errors import DataError, OutOfTimeError, RunError
 from training.features import OFFICIAL
 from training.finished import read_finished
 from training.loop import Run, Trainable, Validation, train
@@ -31,8 +32,8 @@ from training.plan import Planned, kind_of, write_plan
 from training.publish import code_revision, cost, finished_card, publish, stage_card, stored
 from training.recipe import AnyRecipe, Recipe, read_recipe, recipe_path, recipe_table
 from training.segmentation import SegmentationTraining, SegmenterRecipe, segmenter_card
-from training.stages import SCHEMAS, fingerprint, prepare
-from training.watching import UNWATCHED, TensorBoard, Watcher
+from training.stages import SCHEMAS, Stage, fingerprint, prepare
+from training.watching import UNWATCHED, LogLines, TensorBoard, Watcher, Watchers
 
 TRAININGS = (
     ("classifier", "a downstream classifier, from one folder a class"),
@@ -72,7 +73,11 @@ def _configure_kind(parser: argparse.ArgumentParser, kind: str, run: Callable[[a
     parser.add_argument("--minutes", type=float, help="stop cleanly after this long, saved, and publish nothing yet")
     parser.add_argument("--tensorboard", action="store_true", help="write event files under RUN/tensorboard")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--log-every", type=float, metavar="S", help="a line about every S seconds, for log files")
     if kind == "purifier":
+        parser.add_argument(
+            "--publish-best", action="store_true", help="train no further: publish the best of the run as it stands"
+        )
         parser.add_argument(
             "--feature-network", metavar="NAME", help=f"a feature network in the store, or {OFFICIAL} (downloaded)"
         )
@@ -114,7 +119,8 @@ def _configure_publish(parser: argparse.ArgumentParser) -> None:
 
 
 def run_train(arguments: argparse.Namespace) -> int:
-    """Run the chosen sub-verb."""
+    """Run the chosen sub-verb. Told to end by SIGTERM, a training saves first, as it does on Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if getattr(arguments, "minutes", None) is not None:
         arguments.deadline = time.monotonic() + 60 * arguments.minutes
     run: Callable[[argparse.Namespace], int] = arguments.run_kind
@@ -177,11 +183,14 @@ def run_folder(arguments: argparse.Namespace, name: str) -> Path:
     return arguments.run if arguments.run is not None else Path("runs") / name
 
 
-def watcher_of(arguments: argparse.Namespace, run: Run) -> Watcher:
-    """TensorBoard where it is asked for, of the leader."""
-    if not arguments.tensorboard or not run.workers.leads:
-        return UNWATCHED
-    return TensorBoard(run.folder, begin=run.load()[0])
+def watcher_of(arguments: argparse.Namespace, run: Run, total: int) -> Watcher:
+    """TensorBoard and log lines where they are asked for, of the leader."""
+    watchers: list[Watcher] = []
+    if arguments.tensorboard and run.workers.leads:
+        watchers.append(TensorBoard(run.folder, begin=run.load()[0]))
+    if arguments.log_every and run.workers.leads:
+        watchers.append(LogLines(arguments.log_every, total))
+    return Watchers(*watchers) if watchers else UNWATCHED
 
 
 def finish(
@@ -194,7 +203,7 @@ def finish(
     validation: Validation | None = None,
 ) -> int:
     """Train to the end and publish; stopping early publishes nothing. ``prepared`` seconds preceded the first step."""
-    watcher = watcher_of(arguments, run)
+    watcher = watcher_of(arguments, run, work.total)
     deadline = getattr(arguments, "deadline", None)
     try:
         ended = train(
@@ -230,6 +239,8 @@ def run_stage(arguments: argparse.Namespace) -> int:
         folder, quiet = run_folder(arguments, recipe.name), arguments.quiet or not workers.leads
         place = Place(device, folder, workers, quiet, getattr(arguments, "deadline", None))
         stage = prepare(recipe, arguments.data, stored(ModelStore(arguments.store)), place)
+        if getattr(arguments, "publish_best", False):
+            return publish_best(arguments, stage)
         return finish(
             arguments,
             stage.work,
@@ -244,6 +255,25 @@ def run_stage(arguments: argparse.Namespace) -> int:
         return 0
     finally:
         workers.close()
+
+
+def publish_best(arguments: argparse.Namespace, stage: Stage) -> int:
+    """Publish the best of a run that may go on later. Raises RunError where nothing was saved yet."""
+    step, seconds, state = stage.run.load()
+    if state is None:
+        raise RunError(f"{stage.run.folder} holds no checkpoint yet; train first, without --publish-best")
+    stage.work.restore(state["work"])
+    if stage.validation is not None:
+        stage.validation.restore(state["validation"])
+    price = cost(stage.prepared + seconds, device_named(arguments.device), stage.run.workers.world)
+    card = stage_card(arguments.kind, stage)
+    made = card.model_copy(update={"training_cost": price, "recipe": {**card.recipe, "steps_done": step}})
+    published = publish(ModelStore(arguments.store), made, stage.result(), replace=arguments.replace)
+    print(
+        f"published {published.name}, the best of {step} of {stage.work.total} steps, in {arguments.store} "
+        f"(sha256 {published.sha256[:12]})"
+    )
+    return 0
 
 
 def alone(arguments: argparse.Namespace) -> torch.device:

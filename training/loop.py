@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.errors import RunError
+from training.errors import OutOfTimeError, RunError
 from training.parallel import ALONE, Workers
 from training.watching import UNWATCHED, Watcher
 
@@ -194,6 +194,8 @@ def train(
     except KeyboardInterrupt:
         session.save()
         raise
+    except OutOfTimeError:  # while a step's adversaries were made; the step was not taken
+        pass
     finally:
         bar.close()
     if session.done > begin:

@@ -19,7 +19,7 @@ from model_store.architectures import build
 from model_store.devices import place
 from model_store.pixels import to_bytes, to_float
 from robustness.seeds import derive_seed
-from training.adversaries import Bank, Tally, attacked, attacked_through, budget
+from training.adversaries import Bank, Banks, Tally, attacked, attacked_through, budget
 from training.batches import Drawn, Part, Places, draw_batch
 from training.corruption import corrupt, gaussian
 from training.critic import Critic
@@ -46,7 +46,7 @@ class PurifierTraining:
         self,
         recipe: PurifierRecipe,
         photos: Photos,
-        bank: Bank,
+        bank: Bank | Banks,
         ensemble: Ensemble,
         device: torch.device,
         *,
@@ -81,7 +81,9 @@ class PurifierTraining:
         """What the purifier, as it now is, sees of step ``number`` and what it should give, (n, 3, crop, crop) each."""
         recipe = self.recipe
         generator = generator_at(recipe.seed, number)
-        drawn = draw_batch(recipe, self.photos, self.bank.pairs, number, generator, self.device, self.workers)
+        drawn = draw_batch(
+            recipe, self.photos, self.bank.at(number).pairs, number, generator, self.device, self.workers
+        )
         seen, target = drawn.seen, drawn.target
         for part, attack in ((Part.UNAWARE, self._attacked), (Part.ADAPTIVE, self._attacked_through)):
             places = drawn.places(part)
@@ -206,7 +208,8 @@ class PurifierTraining:
 
     def facts(self) -> Mapping[str, float]:
         """How many adversaries were made, and how many a second, by this worker since it started."""
-        found = self.bank.facts()
+        bank = self.bank.current if isinstance(self.bank, Banks) else self.bank
+        found = bank.facts()
         for kind, tally in (("online", self.unaware), ("adaptive", self.adaptive)):
             if tally.count:
                 found |= {f"adversaries, {kind}": tally.count, f"adversaries per second, {kind}": tally.rate}
@@ -231,10 +234,11 @@ class PurifierTraining:
             part.load_state_dict(state[name])
 
 
-def _require_enough(recipe: PurifierRecipe, photos: Photos, bank: Bank) -> None:
+def _require_enough(recipe: PurifierRecipe, photos: Photos, bank: Bank | Banks) -> None:
     attacked_count = round(recipe.batch * recipe.adversary_share) if recipe.uses_bank else 0
+    pairs = min(recipe.adversaries.count, len(photos)) if isinstance(bank, Banks) else len(bank.pairs)
     for what, there, wanted in (
-        ("adversaries", len(bank.pairs), attacked_count),
+        ("adversaries", pairs, attacked_count),
         ("photos", len(photos), recipe.batch - attacked_count),
     ):
         if there < wanted:

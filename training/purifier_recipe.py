@@ -20,16 +20,20 @@ class AdversaryRecipe(Bounded):
     """Adversaries that know nothing of the purifier. None of them needs a label.
 
     ``source``: a ``bank`` of at most ``count`` photos, of ``side`` pixels, made once and reused, or ``online``, made
-    anew from the photos of every step. ``kinds`` cycle over batches, and so do, slower, budgets and the networks of
-    the ensemble: ``ssp`` moves a layer's features away from the clean image's, as published; the others raise the
-    loss of a network's own answer: ``prediction`` by PGD, ``momentum`` by MI-FGSM, ``diverse`` by DIM,
-    ``single-step`` by FGSM. A batch's budget is the next of ``eps`` (in /255) or, where ``eps_high`` is above 0,
-    uniform in [``eps_low``, ``eps_high``]. A step is ``step_share`` of it, at least 1/255. ``start`` is that of
-    ``ssp`` and ``prediction``; the others start from the clean image. ``precision`` is the attacked network's.
+    anew from the photos of every step. Every ``refresh_every`` steps (0: never) the bank gets a round of ``count``
+    pairs of other photos, made anew, and the latest ``rounds_kept`` rounds stay in it. ``kinds`` cycle over batches,
+    and so do, slower, budgets and the networks of the ensemble: ``ssp`` moves a layer's features away from the clean
+    image's, as published; the others raise the loss of a network's own answer: ``prediction`` by PGD, ``momentum`` by
+    MI-FGSM, ``diverse`` by DIM, ``single-step`` by FGSM. A batch's budget is the next of ``eps`` (in /255) or, where
+    ``eps_high`` is above 0, uniform in [``eps_low``, ``eps_high``]. A step is ``step_share`` of it, at least 1/255.
+    ``start`` is that of ``ssp`` and ``prediction``; the others start from the clean image. ``precision`` is the
+    attacked network's.
     """
 
     source: Source = "bank"
     count: Count = 3000
+    refresh_every: Annotated[int, Bounds(least=0)] = 0
+    rounds_kept: Count = 1
     side: Pixels = 128
     kinds: tuple[AdversaryKind, ...] = ("ssp",)
     eps: tuple[float, ...] = (4.0, 8.0, 16.0)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from training.adversaries import Originals, make_adversaries
+from training.adversaries import Bank, Originals, make_adversaries
 from training.ensemble import Ensemble, Member
 from training.errors import DataError, RunError
 from training.loop import Run, Trainable, Validated
@@ -117,7 +117,8 @@ def _purifier(recipe: PurifierRecipe, data: list[Path], networks: Networks, plac
     named = fingerprint(recipe, photos.fingerprint, ensemble.identity, *built_on)
     run = Run(where, named, recipe.save_every, workers)
     validation = _validation(recipe, kept, networks, place) if held_back and workers.leads else None
-    return Stage(recipe, work, run, photos, validation, bank.seconds)
+    prepared = bank.seconds if isinstance(bank, Bank) else 0.0
+    return Stage(recipe, work, run, photos, validation, prepared)
 
 
 def _member(name: str, recipe: PurifierRecipe, networks: Networks) -> Member:

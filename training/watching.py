@@ -1,13 +1,15 @@
-"""What a training shows while it runs, for TensorBoard: losses, scores and grids of images."""
+"""What a training shows while it runs: losses, scores and grids of images for TensorBoard, or a line now and then."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from training.errors import RunError
 
@@ -77,3 +79,67 @@ class TensorBoard:
     def close(self) -> None:
         """Write what is still held back."""
         self.writer.close()
+
+
+class LogLines:
+    """A line every ``seconds``: the step, seconds a step, the means of the losses since the last line, the last scores.
+
+    For a training in the background, whose progress bar nobody sees. ``write`` takes each line.
+    """
+
+    def __init__(self, seconds: float, total: int, write: Callable[[str], None] = tqdm.write) -> None:
+        self.seconds, self.total, self.write = seconds, total, write
+        self.sums: dict[str, float] = {}
+        self.count = 0
+        self.scores: Mapping[str, float] = {}
+        self.last: tuple[int, float] | None = None
+
+    def scalars(self, done: int, values: Mapping[str, float]) -> None:
+        """Add the losses to the next line, or keep the scores."""
+        if "score" in values:
+            self.scores = dict(values)
+            self.write(f"step {done} of {self.total}, validation: {_pairs(self.scores)}")
+            return
+        now = time.monotonic()
+        if self.last is None:
+            self.last = (done, now)
+            return
+        self.sums = {name: self.sums.get(name, 0.0) + value for name, value in values.items()}
+        self.count += 1
+        begin, since = self.last
+        if now - since >= self.seconds and done > begin:
+            means = {name: total / self.count for name, total in self.sums.items()}
+            self.write(f"step {done} of {self.total}, {(now - since) / (done - begin):.2f} s a step, {_pairs(means)}")
+            self.sums, self.count, self.last = {}, 0, (done, now)
+
+    def images(self, done: int, pictures: Pictures) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def _pairs(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+
+
+class Watchers:
+    """Several watchers, told in turn."""
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self.watchers = watchers
+
+    def scalars(self, done: int, values: Mapping[str, float]) -> None:
+        """Tell each."""
+        for watcher in self.watchers:
+            watcher.scalars(done, values)
+
+    def images(self, done: int, pictures: Pictures) -> None:
+        """Tell each."""
+        for watcher in self.watchers:
+            watcher.images(done, pictures)
+
+    def close(self) -> None:
+        """Close each."""
+        for watcher in self.watchers:
+            watcher.close()
