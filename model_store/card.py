@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 
 from model_store.calibration import SuspicionCalibration
 from model_store.inference import InferenceMode
 
 Task = Literal["purifier", "classifier", "feature-network", "segmenter", "detector", "perturber"]
 Precision = Literal["float32", "float16"]
+Output = Literal["logits", "probabilities", "sigmoid", "fastestdet"]
 
 
 class _Part(BaseModel):
@@ -18,19 +19,31 @@ class _Part(BaseModel):
 
 
 class InputConvention(_Part):
-    """What a module takes: NCHW float RGB in [0,1]; normalisation is inside the module.
+    """What a module takes. Ours take NCHW float RGB in [0,1] and normalise inside; a program may take something else.
 
+    ``layout`` to ``std`` are a program's: its values are ``low + (high - low) * x``, less ``mean``, over ``std``, of
+    pixels x in [0,1]; mean and std of each channel, in the order of ``colour``.
     ``short_side`` and ``crop`` (pixels) say how an image of another size is brought to the classifier's;
-    both None: any size is taken as it is. Segmenters and detectors have no crop, and where they state no
-    ``short_side`` that of the size they were trained at counts (``recipe.size``).
+    both None: any size is taken as it is. ``stretch``: not the shorter side but both are brought to ``short_side``,
+    whatever the image's shape. Segmenters and detectors have no crop, and where they state no ``short_side`` that of
+    the size they were trained at counts (``recipe.size``).
     """
 
-    layout: Literal["NCHW"] = "NCHW"
-    colour: Literal["RGB"] = "RGB"
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    colour: Literal["RGB", "BGR"] = "RGB"
     low: float = 0.0
     high: float = 1.0
+    mean: tuple[float, float, float] | None = None
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     short_side: int | None = Field(default=None, ge=1)
     crop: int | None = Field(default=None, ge=1)
+    stretch: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether pixels are taken as they are everywhere in this project: NCHW RGB in [0,1]."""
+        facts = (self.layout, self.colour, self.low, self.high, self.mean, self.std)
+        return facts == ("NCHW", "RGB", 0.0, 1.0, None, None)
 
 
 class Source(_Part):
@@ -91,6 +104,7 @@ class Card(_Part):
     """One checkpoint. ``sha256`` is of the file ``weights.safetensors`` (or the program) beside the card, or of the
     file that ``origin`` names instead.
 
+    ``output``: what a program gives, where it is not found out otherwise; see ``model_store.program_output``.
     ``suspicion``: by the name of a purifier's mode, what clean images score there.
     """
 
@@ -103,6 +117,7 @@ class Card(_Part):
     origin: Origin | None = None
     sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     input: InputConvention = InputConvention()
+    output: Output | None = None
     labels: tuple[str, ...] = ()
     inference: Inference | None = None
     suspicion: dict[str, SuspicionCalibration] = {}

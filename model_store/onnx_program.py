@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model_store.card import Card
+from model_store.card import Card, InputConvention
 from model_store.errors import IncompatibleWeightsError, UnavailableModelError
+from model_store.program_input import channels_first
+from model_store.program_output import RANKS, columns
 
 # The operators of the standard, its machine-learning domain's, and those that ONNX Runtime brings along itself.
 BUILT_IN = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
@@ -24,36 +26,40 @@ INTEGERS = frozenset({"tensor(int64)", "tensor(int32)"})
 DETECTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
     {"boxes": FLOATS, "scores": FLOATS, "labels": INTEGERS | FLOATS}
 )
-LOGITS_RANK: Mapping[str, int] = MappingProxyType({"classifier": 2, "segmenter": 4})
 
 Dimension = int | str | None
 
 
 class OnnxNetwork(nn.Module):
-    """Images (N, 3, H, W) float32 in [0,1] on any device to what ``Program`` gives, computed on the CPU.
+    """Images as the card's convention has them, float32 on any device, to what the program gives, on the CPU.
 
-    ``size`` and ``single`` as in ``Program``; without ``batched`` the input is one image (3, H, W).
+    A detector whose card names no decoder gives a list of one dict an image, everything else one float32 tensor.
+    ``size`` and ``single`` as in ``Program``; without a batch dimension the input is one image.
     """
 
-    def __init__(self, session: Any, name: str, task: str, labels: int) -> None:
-        """``session``: an InferenceSession. Raises IncompatibleWeightsError where it is not what ``task`` needs."""
+    def __init__(self, session: Any, card: Card) -> None:
+        """``session``: an InferenceSession. Raises IncompatibleWeightsError where it is not what the card needs."""
         super().__init__()
         self._session = session
-        self._task = task
-        self._input, self._batched, batch, self.size = _input(session, name)
+        self._name = card.name
+        self._boxes = card.task == "detector" and card.output is None
+        self._input, self._batched, batch, self.size = _input(session, card.name, card.input)
         self.single = not self._batched or isinstance(batch, int)
-        self._outputs = _detections(session, name) if task == "detector" else _logits(session, name, task, labels)
+        self._outputs = _detections(session, card.name) if self._boxes else (_output(session, card),)
         boxes = next((output for output in session.get_outputs() if output.name == "boxes"), None)
-        if task == "detector" and boxes is not None and len(boxes.shape or ()) != 3:  # (K, 4), of one image
+        if self._boxes and boxes is not None and len(boxes.shape or ()) != 3:  # (K, 4), of one image
             self.single = True
 
     def forward(self, images: Tensor) -> Any:
         if images.requires_grad:
-            raise IncompatibleWeightsError("an ONNX program gives no gradients; attack it by transfer or by score")
+            raise IncompatibleWeightsError(
+                f"{self._name!r} is an ONNX program, which gives no gradients: attack it by transfer (SSP, a "
+                "surrogate) or by score (Square)"
+            )
         given = images.detach().to("cpu", torch.float32).contiguous()
         arrays = self._session.run(list(self._outputs), {self._input: (given if self._batched else given[0]).numpy()})
         found = [torch.from_numpy(array).to(images.device) for array in arrays]
-        if self._task != "detector":
+        if not self._boxes:
             return found[0].float()
         return _per_image(dict(zip(self._outputs, found, strict=True)))
 
@@ -72,7 +78,7 @@ def read_onnx(data: bytes, card: Card) -> OnnxNetwork:
     # Its threads would spin between runs, on the cores that PyTorch's need then.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return OnnxNetwork(session, card.name, card.task, len(card.labels)).eval()
+    return OnnxNetwork(session, card).eval()
 
 
 def _packages(name: str) -> tuple[ModuleType, ModuleType]:
@@ -128,14 +134,18 @@ def _tensors_of(onnx: ModuleType, model: Any) -> Iterator[Any]:
                 waiting.extend([value] if hasattr(value, "ListFields") else value)
 
 
-def _input(session: Any, name: str) -> tuple[str, bool, Dimension, tuple[int, int] | None]:
+def _input(session: Any, name: str, convention: InputConvention) -> tuple[str, bool, Dimension, tuple[int, int] | None]:
     """Name of the one input, whether it is a batch, its first dimension, and the size where that is fixed."""
     inputs = session.get_inputs()
-    shape: list[Dimension] = list(inputs[0].shape or ()) if len(inputs) == 1 else []
+    own: list[Dimension] = list(inputs[0].shape or ()) if len(inputs) == 1 else []
+    shape = channels_first(own, convention)
     if len(shape) not in {3, 4} or shape[-3] != 3 or inputs[0].type != "tensor(float)":
         given = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)[:160] or "nothing"
+        wanted = "(N, H, W, 3) or one (H, W, 3)" if convention.layout == "NHWC" else "(N, 3, H, W) or one (3, H, W)"
+        turned = convention.layout == "NCHW" and own[-1:] == [3]
         raise IncompatibleWeightsError(
-            f"{name!r}: the program must take one float tensor, images (N, 3, H, W) or one (3, H, W); it takes {given}"
+            f"{name!r}: the program must take one float tensor, images {wanted}; it takes {given}"
+            + ("; if the channels come last, say layout NHWC in its card's input" if turned else "")
         )
     batch, (height, width) = shape[0], shape[-2:]
     if len(shape) == 4 and isinstance(batch, int) and batch != 1:
@@ -148,17 +158,25 @@ def _input(session: Any, name: str) -> tuple[str, bool, Dimension, tuple[int, in
     return inputs[0].name, len(shape) == 4, batch, size
 
 
-def _logits(session: Any, name: str, task: str, labels: int) -> tuple[str, ...]:
+def _output(session: Any, card: Card) -> str:
+    """The name of the one output: a detector's for its decoder, or so many numbers an image or pixel."""
     outputs = session.get_outputs()
-    rank = LOGITS_RANK[task]
-    wanted = f"one float tensor, logits of {labels} labels of rank {rank}"
-    if len(outputs) != 1 or outputs[0].type not in FLOATS:
-        raise IncompatibleWeightsError(f"{name!r}: a {task} must give {wanted}; it gives {_in_words(outputs)}")
-    shape: list[Dimension] = list(outputs[0].shape or ())
-    classes = shape[1] if len(shape) == rank else None
-    if (shape and len(shape) != rank) or (isinstance(classes, int) and classes != labels):
-        raise IncompatibleWeightsError(f"{name!r}: a {task} must give {wanted}; it gives {_in_words(outputs)}")
-    return (outputs[0].name,)
+    detector = card.task == "detector"
+    rank, count = (4, 5 + len(card.labels)) if detector else (RANKS[card.task], columns(card))
+    what = f"{card.output} of" if card.output is not None else "logits of"
+    wanted = f"one float tensor, {what} {len(card.labels)} labels: of rank {rank}, with {count} in dimension 1"
+    shape: list[Dimension] = list(outputs[0].shape or ()) if len(outputs) == 1 else []
+    given = shape[1] if len(shape) == rank else None
+    if (
+        len(outputs) != 1
+        or outputs[0].type not in FLOATS
+        or (shape and len(shape) != rank)
+        or (isinstance(given, int) and given != count)
+    ):
+        raise IncompatibleWeightsError(
+            f"{card.name!r}: a {card.task} must give {wanted}; it gives {_in_words(outputs)}"
+        )
+    return str(outputs[0].name)
 
 
 def _detections(session: Any, name: str) -> tuple[str, ...]:
@@ -166,8 +184,8 @@ def _detections(session: Any, name: str) -> tuple[str, ...]:
     fits = set(outputs) == set(DETECTIONS) and all(outputs[key].type in kinds for key, kinds in DETECTIONS.items())
     if not fits:
         raise IncompatibleWeightsError(
-            f"{name!r}: a detector must name its outputs boxes, scores and labels; it gives "
-            f"{_in_words(list(outputs.values()))}"
+            f"{name!r}: a detector must name its outputs boxes, scores and labels, or its card a decoder in output; it "
+            f"gives {_in_words(list(outputs.values()))}"
         )
     return tuple(DETECTIONS)
 

@@ -59,20 +59,27 @@ def to_8bit(images: Tensor) -> Tensor:
 def fit(images: Tensor, convention: InputConvention) -> Tensor:
     """Bring images (N, 3, H, W) to a classifier's size: shorter side to ``short_side``, then a centre crop.
 
-    An image more than four times as long as wide, or as wide as long, first loses what is beyond that: the crop
-    shows less still, and a 1x40000 image scaled up whole would take gigabytes.
+    ``stretch`` brings both sides to ``short_side``. An image more than four times as long as wide, or as wide as
+    long, first loses what is beyond that: the crop shows less still, and a 1x40000 image scaled up whole would take
+    gigabytes.
     """
     if convention.crop is not None and convention.short_side is not None:
         images = centre(images, LONGEST_ASPECT * min(images.shape[-2:]))
-    if convention.short_side is not None and min(images.shape[-2:]) != convention.short_side:
-        scale = convention.short_side / min(images.shape[-2:])
-        height, width = (max(1, round(side * scale)) for side in images.shape[-2:])
-        images = F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
+    if convention.short_side is not None:
+        images = _scaled(images, convention.short_side, stretch=convention.stretch)
     if convention.crop is None:
         return images
     if min(images.shape[-2:]) < convention.crop:
         raise ValueError(f"crop {convention.crop} is larger than short_side {convention.short_side}")
     return centre(images, convention.crop)
+
+
+def _scaled(images: Tensor, side: int, *, stretch: bool) -> Tensor:
+    shape = images.shape[-2:]
+    size = [side, side] if stretch else [max(1, round(one * (side / min(shape)))) for one in shape]
+    if size == list(shape):
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", antialias=True)
 
 
 def centre(images: Tensor, longest: int) -> Tensor:

@@ -31,7 +31,7 @@ from model_store.errors import (
     UnknownModelError,
 )
 from model_store.origins import locate, read_tensors
-from model_store.program import PROGRAMS, check_card, load_program
+from model_store.program import PROGRAMS, check_card, check_ours, load_program
 
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
@@ -94,6 +94,7 @@ class ModelStore:
         serves = ARCHITECTURES[card.architecture].task
         if card.task != serves:
             raise InvalidCardError(f"card of {name!r}: {card.architecture} is a {serves}, not a {card.task}")
+        check_ours(card)
         fill(module, self._state(card, module), name)
         return LoadedModel(card, module.eval().requires_grad_(False))
 

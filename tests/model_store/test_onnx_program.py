@@ -64,7 +64,8 @@ def saved(graph: str) -> bytes:
 @pytest.fixture
 def card(make_card: Callable[..., Card]) -> Callable[..., Card]:
     def make(task: str = "segmenter", **changes: Any) -> Card:
-        facts = {"labels": ("a", "b", "c"), "arguments": {}} | changes
+        stated = {} if task == "detector" else {"output": "logits"}  # these graphs give pixels, which lie in [0,1]
+        facts = {"labels": ("a", "b", "c"), "arguments": {}} | stated | changes
         return make_card(name="shades", task=task, architecture="onnx", **facts)
 
     return make

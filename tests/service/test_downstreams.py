@@ -217,14 +217,14 @@ def test_a_program_must_say_what_size_it_takes(program_store: ModelStore) -> Non
         load_downstream("segmenter", "program", program_store)
 
 
-def test_a_program_whose_answer_does_not_fit_its_labels_stops_the_warm_up(
+def test_a_program_whose_answer_does_not_fit_its_labels_is_not_loaded(
     program_store: ModelStore, settings_for: Any
 ) -> None:
     card = program_card("segmenter", "torchscript", input=InputConvention(short_side=16))
-    program_store.publish_program(card.model_copy(update={"labels": ("a", "b", "c")}), torchscript(Planes()))
-    engine = Engine(settings_for(model_store=program_store.root, segmenter="program"))
+    published = program_store.publish_program(card, torchscript(Planes()))
+    program_store.rewrite_card(published.model_copy(update={"labels": ("a", "b", "c")}))
     with pytest.raises(IncompatibleWeightsError, match="3 labels"):
-        engine.warm_up()
+        Engine(settings_for(model_store=program_store.root, segmenter="program"))
 
 
 def test_programs_in_onnx_serve(
