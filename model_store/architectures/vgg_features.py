@@ -36,6 +36,9 @@ class VGG16Features(nn.Module):
         super().__init__()
         if not 3 <= blocks <= len(BLOCKS):
             raise ValueError(f"blocks must be 3 to {len(BLOCKS)}")
+        self.deeper = blocks > 3
+        if self.deeper and classes is not None:
+            raise ValueError("a head stands on conv3-3: with more than 3 blocks, classes must be None")
         self.normalise = Normalise(mean, std)
         layers: list[nn.Module] = []
         inputs = 3
@@ -65,7 +68,8 @@ class VGG16Features(nn.Module):
 
     def extract(self, images: Tensor) -> Tensor:
         """Features (N, 256 x width, H/4, W/4) of conv3-3 after the ReLU, for images in [0,1]."""
-        out: Tensor = self.features[: int(CONV3_3.rpartition(".")[2]) + 1](self.normalise(images))
+        trunk = self.features[: int(CONV3_3.rpartition(".")[2]) + 1] if self.deeper else self.features
+        out: Tensor = trunk(self.normalise(images))
         return out
 
     def classify(self, features: Tensor) -> Tensor:
@@ -76,7 +80,8 @@ class VGG16Features(nn.Module):
         return out
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classify(self.extract(images))
+        # All blocks run, so that whoever listens to a layer beyond conv3-3 hears it.
+        return self.classify(self.features(self.normalise(images)))
 
 
 class VGGSmall(nn.Module):

@@ -25,6 +25,7 @@ TINY = MappingProxyType(
         "vgg_small": {"classes": 3, "width": 0.0625},
         "conv_attention": {"classes": 3, "widths": [8, 8, 8], "depth": 1, "heads": 2},
         "torchvision_classifier": {"classes": 3, "model": "squeezenet1_1", "options": {"dropout": 0.0}},
+        "timm_classifier": {"classes": 3, "model": "test_efficientnet"},
         "vgg16_conv3_3": {"classes": 3, "width": 0.125},
         "segnet_basic": {"classes": 3, "width": 4, "kernel": 3},
         "retinanet_small": {"classes": 3, "widths": [8, 8, 8, 8], "blocks": 1, "channels": 8},
