@@ -222,7 +222,7 @@ class Drawer:
 
 def bank(asked: PurifierRecipe, folder: Path, among: Tensor | None = None, *, deadline: float | None = None) -> Bank:
     originals = Originals(Drawer(), torch.arange(10) if among is None else among)
-    return make_adversaries(asked, originals, ensemble(), Place(CPU, folder, quiet=True, deadline=deadline))
+    return make_adversaries(asked, originals, ensemble(), Place(CPU, folder, quiet=True, deadline=deadline)).at(0)
 
 
 def test_a_bank_is_made_once_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +257,25 @@ def test_a_bank_holds_no_photo_that_was_kept_back(tmp_path: Path) -> None:
     asked = purifier_recipe(adversaries=recipe(side=16, count=50, iterations=1))
     pairs = bank(asked, tmp_path, torch.tensor([1, 4, 8])).pairs
     assert sorted(pairs[:, 0, 0, 0, 0].tolist()) == [50, 110, 190]
+
+
+def test_rounds_take_other_photos_until_each_was_taken_and_the_latest_stay(tmp_path: Path) -> None:
+    asked = purifier_recipe(
+        adversaries=recipe(side=16, count=4, iterations=1, refresh_every=10, rounds_kept=2, kinds=("prediction",))
+    )
+    banks = make_adversaries(asked, Originals(Drawer(), torch.arange(9)), ensemble(), Place(CPU, tmp_path, quiet=True))
+
+    def colours(step: int) -> list[int]:
+        return [int(value) for value in banks.at(step).pairs[:, 0, 0, 0, 0]]
+
+    first, second, third = colours(9), colours(10), colours(25)
+    assert len(first) == 4
+    assert second[:4] == first
+    assert len(set(second)) == 8
+    assert third[:4] == second[4:]
+    assert len(third) == 8
+    assert colours(30) != third
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2
 
 
 def test_a_recipe_without_a_bank_makes_none(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Image folders in, published checkpoints out: the commands end to end, killed and resumed."""
 
 import argparse
+import os
+import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,11 @@ from safetensors.torch import load_file
 
 from model_store.errors import ModelExistsError, UnknownModelError
 from model_store.store import ModelStore
-from training.adversaries import OUT_OF_TIME
+from training.adversaries import OUT_OF_TIME, Bank, Banks
 from training.commands import configure_train, run_train
-from training.errors import DataError, RunError
+from training.errors import DataError, OutOfTimeError, RunError
 from training.validation import RobustValidation, Scores
+from training.watching import LogLines
 
 
 def nrp_train(*arguments: object) -> int:
@@ -104,7 +108,7 @@ def test_adversaries_are_made_once(recipes: Path, photos: Path, monkeypatch: pyt
 def test_adversaries_keep_their_budgets(recipes: Path, photos: Path) -> None:
     features(recipes, photos)
     purifier(recipes, photos, "run", "--stop-at", 0)
-    banks = sorted((recipes / "run" / "adversaries").glob("*.safetensors"))
+    banks = sorted((recipes / "run" / "adversaries").rglob("*.safetensors"))
     reached = []
     for bank in banks:
         pairs = load_file(bank)["pairs"].int()
@@ -199,3 +203,78 @@ def test_what_validated_best_is_published_and_its_scores_are_in_the_card(
     card = ModelStore(recipes / "store").card("tiny-purifier")
     assert card.recipe["chosen_by"]["step"] == 4
     assert card.recipe["chosen_by"]["agrees_adversary"] == 0.75
+
+
+ROUNDS = "[adversaries]\nrefresh_every = 2\nrounds_kept = 2"
+
+
+def test_a_bank_that_is_refreshed_resumes_to_the_same_bits_and_forgets_old_rounds(recipes: Path, photos: Path) -> None:
+    features(recipes, photos)
+    path = recipes / "purifier.toml"
+    path.write_text(path.read_text().replace("[adversaries]", ROUNDS).replace("count = 16", "count = 4"))
+    purifier(recipes, photos, "straight")
+    whole = weights(recipes, "tiny-purifier")
+    for stop in (1, 3, 4):
+        purifier(recipes, photos, "killed", "--stop-at", stop)
+    purifier(recipes, photos, "killed", "--replace")
+    assert same(whole, weights(recipes, "tiny-purifier"))
+    kept = sorted(folder.name for folder in (recipes / "killed" / "adversaries").iterdir())
+    assert kept == ["round-1", "round-2"]
+
+
+def test_minutes_that_end_while_a_round_is_made_save_the_run(
+    recipes: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features(recipes, photos)
+    path = recipes / "purifier.toml"
+    path.write_text(path.read_text().replace("[adversaries]", ROUNDS).replace("count = 16", "count = 4"))
+
+    def late(self: Banks, number: int) -> Bank:
+        if number:
+            raise OutOfTimeError(OUT_OF_TIME)
+        return self._filled(number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Banks, "_round", late)
+        assert purifier(recipes, photos, "run") == 0
+    assert torch.load(recipes / "run" / "checkpoint.pt", weights_only=True)["step"] == 2
+    assert "tiny-purifier" not in ModelStore(recipes / "store").names()
+    assert purifier(recipes, photos, "run") == 0
+    assert "tiny-purifier" in ModelStore(recipes / "store").names()
+
+
+def test_the_best_of_an_unfinished_run_can_be_published_and_the_run_goes_on(
+    recipes: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features(recipes, photos)
+    with pytest.raises(RunError, match="train first"):
+        purifier(recipes, photos, "run", "--publish-best")
+    purifier(recipes, photos, "run", "--stop-at", 4)
+    saved = torch.load(recipes / "run" / "checkpoint.pt", weights_only=True)["state"]["work"]["average"]
+    assert purifier(recipes, photos, "run", "--publish-best") == 0
+    assert "the best of 4 of 6 steps" in capsys.readouterr().out
+    assert same({name: value.half() for name, value in saved.items()}, weights(recipes, "tiny-purifier"))
+    assert ModelStore(recipes / "store").card("tiny-purifier").recipe["steps_done"] == 4
+    assert purifier(recipes, photos, "run", "--replace") == 0
+    assert "steps_done" not in ModelStore(recipes / "store").card("tiny-purifier").recipe
+
+
+def test_a_training_that_is_told_to_end_saves_first(
+    recipes: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features(recipes, photos)
+    seen: list[int] = []
+
+    class Killer(LogLines):
+        def scalars(self, done: int, values: Mapping[str, float]) -> None:
+            del values
+            seen.append(done)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    path = recipes / "purifier.toml"
+    path.write_text(path.read_text().replace("steps = 6", "steps = 30").replace("save_every = 2", "save_every = 100"))
+    monkeypatch.setattr("training.commands.LogLines", Killer)
+    with pytest.raises(KeyboardInterrupt):
+        purifier(recipes, photos, "run", "--log-every", 1)
+    assert seen == [10]
+    assert torch.load(recipes / "run" / "checkpoint.pt", weights_only=True)["step"] == 10

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from training.errors import RunError
-from training.watching import FOLDER, UNWATCHED, TensorBoard
+from training.watching import FOLDER, UNWATCHED, LogLines, TensorBoard, Watchers
 
 
 def grids(number: int) -> Mapping[str, Tensor]:
@@ -65,3 +65,27 @@ def test_unwatched_asks_for_no_image() -> None:
     UNWATCHED.images(1, refuse)
     UNWATCHED.scalars(1, {"loss": 1.0})
     UNWATCHED.close()
+
+
+def test_log_lines_tell_the_means_since_the_last_line_and_every_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    clock = iter((0.0, 30.0, 70.0, 80.0))
+    monkeypatch.setattr("training.watching.time.monotonic", lambda: next(clock))
+    watcher = LogLines(60, 500, lines.append)
+    for done, pixel in ((10, 9.0), (20, 1.0), (30, 3.0)):
+        watcher.scalars(done, {"pixel": pixel})
+    watcher.scalars(30, {"score": 0.5, "agrees_clean": 1.0})
+    watcher.scalars(40, {"pixel": 7.0})
+    assert lines == [
+        "step 30 of 500, 3.50 s a step, pixel 2.0000",
+        "step 30 of 500, validation: score 0.5000, agrees_clean 1.0000",
+    ]
+
+
+def test_several_watchers_are_each_told() -> None:
+    first, second = (LogLines(60, 500, print) for _ in range(2))
+    both = Watchers(first, second)
+    both.scalars(1, {"score": 1.0})
+    both.images(1, dict)  # type: ignore[arg-type]
+    both.close()
+    assert first.scores == second.scores == {"score": 1.0}
