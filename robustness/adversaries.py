@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -14,7 +15,7 @@ from model_store.pixels import to_bytes, to_float
 from robustness.attacks.attack import Attack, Knowledge
 from robustness.cache import Tensors
 from robustness.conditions import Conditions
-from robustness.examples import Examples, Truths, part_of
+from robustness.examples import Examples, Truths
 from robustness.observations import Attacker, Scenario
 from robustness.progress import Progress
 from robustness.seeds import derive_seed
@@ -24,6 +25,7 @@ from robustness.victims.victim import Victim, on
 SLACK = 0.1 / 255
 
 Learn = Callable[[Truths, torch.Generator], Knowledge]
+Keep = Callable[[int, Callable[[], Tensors]], Tensors]
 T = TypeVar("T")
 
 
@@ -105,29 +107,41 @@ def white_box(attack: Attack, victim: Victim) -> Threat:
     return Threat(attack, victim.name, victim.identity, victim.knowledge)
 
 
-def craft(threat: Threat, examples: Examples, conditions: Conditions, progress: Progress) -> Tensors:
+def _made_anew(start: int, make: Callable[[], Tensors]) -> Tensors:
+    del start
+    return make()
+
+
+def craft(
+    threat: Threat, examples: Examples, conditions: Conditions, progress: Progress, keep: Keep = _made_anew
+) -> Tensors:
     """Attack every image: ``pixels`` uint8 like the examples', ``blind`` and ``broken`` (N,) bool.
 
     ``broken`` marks an adversary that left its budget or [0,1], or is not finite, before or after the rounding.
+    ``keep`` may remember a batch, by the place of its first image, for a run that is killed.
     """
-    pixels, blind, broken = [], [], []
-    eps = threat.attack.eps
+    found: list[Tensors] = []
     with progress.bar(len(examples)) as bar:
         for start in range(0, len(examples), conditions.batch):
-            part = slice(start, start + conditions.batch)
-            images = conditions.floats(examples.pixels[part])
-            watch = GradientWatch(len(images))
-            purpose = ("attack", threat.attack.name, threat.target, int(eps), start)
-            generator = seeded(derive_seed(conditions.seed, *purpose))
-            known = threat.learn(on(conditions.device, part_of(examples.truths, part)), generator)
-            found = threat.attack(images, watched(known, watch, conditions), generator)
-            outside = outside_budget(found, images, eps)
-            rounded = to_bytes(found).cpu()
-            pixels.append(rounded)
-            blind.append(watch.blind)
-            broken.append(outside.cpu() | outside_budget(to_float(rounded), images.cpu(), eps))
-            bar.update(len(images))
-    return {"pixels": torch.cat(pixels), "blind": torch.cat(blind), "broken": torch.cat(broken)}
+            part = examples.part(slice(start, start + conditions.batch))
+            found.append(keep(start, partial(_craft_batch, threat, part, start, conditions)))
+            bar.update(len(part))
+    return {key: torch.cat([batch[key] for batch in found]) for key in found[0]}
+
+
+def _craft_batch(threat: Threat, part: Examples, start: int, conditions: Conditions) -> Tensors:
+    """The adversaries of one batch, whose first image stands at ``start`` among all."""
+    eps = threat.attack.eps
+    images = conditions.floats(part.pixels)
+    watch = GradientWatch(len(images))
+    purpose = ("attack", threat.attack.name, threat.target, int(eps), start)
+    generator = seeded(derive_seed(conditions.seed, *purpose))
+    known = threat.learn(on(conditions.device, part.truths), generator)
+    found = threat.attack(images, watched(known, watch, conditions), generator)
+    outside = outside_budget(found, images, eps)
+    pixels = to_bytes(found).cpu()
+    broken = outside.cpu() | outside_budget(to_float(pixels), images.cpu(), eps)
+    return {"pixels": pixels, "blind": watch.blind, "broken": broken}
 
 
 def watched(known: Knowledge, watch: GradientWatch, conditions: Conditions) -> Knowledge:

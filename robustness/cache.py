@@ -41,14 +41,21 @@ class Cache:
 
         Raises CacheError for an entry that is damaged, carries another fingerprint than its name, or cannot be kept.
         """
-        text = json.dumps({"method": METHOD, "versions": versions(), **fingerprint}, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        path = self.root / f"{label.replace(' ', '-')[:LONGEST_LABEL]}-{digest}.safetensors"
+        path, text = self._entry(label, fingerprint)
         if path.is_file():
             return _read(path, text)
         tensors = make()
         _write(path, tensors, text)
         return tensors
+
+    def forget(self, label: str, fingerprint: Fingerprint) -> None:
+        """Delete an entry, if it is there."""
+        self._entry(label, fingerprint)[0].unlink(missing_ok=True)
+
+    def _entry(self, label: str, fingerprint: Fingerprint) -> tuple[Path, str]:
+        text = json.dumps({"method": METHOD, "versions": versions(), **fingerprint}, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.root / f"{label.replace(' ', '-')[:LONGEST_LABEL]}-{digest}.safetensors", text
 
 
 def _read(path: Path, fingerprint: str) -> Tensors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -53,11 +53,19 @@ def clean_trial(bench: Bench, victims: Sequence[Victim]) -> Trial:
 
 
 def attacked(bench: Bench, threat: Threat, victims: Sequence[Victim]) -> Trial:
-    """The images after ``threat``, to be judged by ``victims``."""
+    """The images after ``threat``, to be judged by ``victims``. A run that is killed loses one batch."""
     examples, conditions, progress = bench.examples, bench.conditions, bench.progress
     progress.begin(threat.title)
     fingerprint = threat.fingerprint(examples.digest, conditions)
-    found = bench.cache.recall(threat.label, fingerprint, lambda: craft(threat, examples, conditions, progress))
+    kept: list[int] = []
+
+    def keep(start: int, make: Callable[[], Tensors]) -> Tensors:
+        kept.append(start)
+        return bench.cache.recall(f"{threat.label} from {start}", {**fingerprint, "from": start}, make)
+
+    found = bench.cache.recall(threat.label, fingerprint, lambda: craft(threat, examples, conditions, progress, keep))
+    for start in kept:  # the whole attack is kept now
+        bench.cache.forget(f"{threat.label} from {start}", {**fingerprint, "from": start})
     adversaries = replace(examples, pixels=found["pixels"])
     return Trial(threat.scenario, adversaries, tuple(victims), fingerprint, found["blind"], found["broken"])
 

@@ -31,6 +31,7 @@ ATTACKS: Mapping[str, Callable[[float], Attack]] = MappingProxyType(
         "FSA": FSA,
         "Square": Square,
         "AutoAttack standard": AutoAttack,
+        "AutoAttack pair": partial(AutoAttack, version="pair"),
         "AutoAttack rand": partial(AutoAttack, version="rand"),
     }
 )

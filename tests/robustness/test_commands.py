@@ -11,7 +11,7 @@ import torch
 
 from model_store.errors import NrpError
 from model_store.store import ModelStore
-from robustness.adversaries import Threat, craft
+from robustness.adversaries import Keep, Threat, craft
 from robustness.cache import Tensors
 from robustness.commands import canonical_command, configure_evaluate, run_evaluate
 from robustness.conditions import Conditions
@@ -55,9 +55,9 @@ def crafted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The titles of the attacks that were really run."""
     titles: list[str] = []
 
-    def counted(threat: Threat, examples: Examples, conditions: Conditions, progress: Progress) -> Tensors:
+    def counted(threat: Threat, examples: Examples, conditions: Conditions, progress: Progress, keep: Keep) -> Tensors:
         titles.append(threat.title)
-        return craft(threat, examples, conditions, progress)
+        return craft(threat, examples, conditions, progress, keep)
 
     monkeypatch.setattr("robustness.judgement.craft", counted)
     return titles

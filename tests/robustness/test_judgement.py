@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from model_store.inference import InferenceMode, PurifierDraws
 from robustness.adversaries import white_box
+from robustness.attacks.attack import Knowledge
 from robustness.attacks.single_step import FGSM
 from robustness.defences import Defence, Jpeg, NoDefence, Purification
 from robustness.judgement import Bench, attacked, clean_trial, judge
@@ -159,3 +160,27 @@ def test_purifiers_of_other_weights_or_modes_are_judged_apart(bench: Bench, vict
         judge(bench, clean_trial(bench, victims), purifier)
         found.append(len(list(bench.cache.root.iterdir())))
     assert found == [1, 2, 3]
+
+
+def test_an_attack_that_was_killed_goes_on_behind_the_batches_it_had(bench: Bench, victims: Victims) -> None:
+    @dataclass(frozen=True)
+    class Dies(FGSM):
+        """Fails on its second batch, once."""
+
+        def __repr__(self) -> str:
+            return "dies"
+
+        def __call__(self, images: Tensor, knowledge: Knowledge, generator: torch.Generator) -> Tensor:
+            calls.append(len(images))
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return super().__call__(images, knowledge, generator)
+
+    calls: list[int] = []
+    threat = white_box(Dies(8), victims[0])
+    with pytest.raises(KeyboardInterrupt):
+        attacked(bench, threat, victims[:1])
+    found = attacked(bench, threat, victims[:1])
+    assert calls == [5, 5, 5, 2]
+    assert torch.equal(found.examples.pixels, attacked(bench, white_box(FGSM(8), victims[0]), victims).examples.pixels)
+    assert len(list(bench.cache.root.iterdir())) == 2  # the batches went into the whole

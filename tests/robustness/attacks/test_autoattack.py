@@ -17,7 +17,7 @@ Known = Callable[[nn.Module, Tensor], Knowledge]
 QUICK = AutoAttack(16, iterations=5, queries=20)
 
 
-@pytest.mark.parametrize("installed", ["standard", "rand"])
+@pytest.mark.parametrize("installed", ["standard", "pair", "rand"])
 def test_a_missing_package_is_named_with_its_extra(
     installed: Version,
     network: nn.Module,
@@ -31,7 +31,7 @@ def test_a_missing_package_is_named_with_its_extra(
         AutoAttack(8, installed)(images, known(network, images), seeded())
 
 
-@pytest.mark.parametrize(("version", "classes", "enough"), [("standard", 3, 4), ("rand", 2, 3)])
+@pytest.mark.parametrize(("version", "classes", "enough"), [("standard", 3, 4), ("pair", 3, 4), ("rand", 2, 3)])
 def test_too_few_classes_are_refused(
     version: Version, classes: int, enough: int, images: Tensor, seeded: Seeded
 ) -> None:
@@ -82,7 +82,18 @@ def test_only_images_that_were_broken_are_changed(
     assert torch.equal(changed[1:], ~right[1:])
 
 
-@pytest.mark.parametrize("version", ["standard", "rand"])
+def test_the_pair_leaves_out_the_parts_that_follow(images: Tensor, seeded: Seeded) -> None:
+    pytest.importorskip("pyautoattack")
+    network = Watched()
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    pair = AutoAttack(16, "pair", iterations=5)
+    assert torch.equal(pair(images, Knowledge(logits=network, labels=labels), seeded()), images)
+    assert pair.name == "AutoAttack pair (iterations 5)"
+    apgd = (1 + 3) * 5  # one run, then one towards each of the three wrong classes
+    assert len(images) * apgd < network.queries < len(images) * (apgd + 15)
+
+
+@pytest.mark.parametrize("version", ["standard", "pair", "rand"])
 def test_the_package_leaves_no_trace_in_the_process(
     version: Version,
     network: nn.Module,

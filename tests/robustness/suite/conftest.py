@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model_store.store import ModelStore
-from robustness.adversaries import Threat, craft
+from robustness.adversaries import Keep, Threat, craft
 from robustness.cache import Cache, Tensors
 from robustness.conditions import Conditions
 from robustness.defences import BitDepth, Defence, Jpeg, NoDefence
@@ -111,9 +111,9 @@ def attacks_run(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """The attacks that were really made, in order, each with the number of its images."""
     made: list[tuple[str, int]] = []
 
-    def counted(threat: Threat, examples: Examples, conditions: Conditions, progress: Progress) -> Tensors:
+    def counted(threat: Threat, examples: Examples, conditions: Conditions, progress: Progress, keep: Keep) -> Tensors:
         made.append((threat.attack.name, len(examples)))
-        return craft(threat, examples, conditions, progress)
+        return craft(threat, examples, conditions, progress, keep)
 
     monkeypatch.setattr("robustness.judgement.craft", counted)
     return made
