@@ -8,7 +8,7 @@ export NRP_WEIGHTS ?= ../shared/models
 TEN := n01440764 n02102040 n02979186 n03000684 n03028079 n03394916 n03417042 n03425413 n03445777 n03888257
 BIN := .venv/bin
 
-.PHONY: serve test check train victims evaluate suite bars bench clean
+.PHONY: serve test check train train-background train-stop train-publish victims evaluate suite bars bench clean
 
 serve: .venv/.runtime
 	$(BIN)/nrp serve
@@ -46,6 +46,23 @@ victims: .venv/.runtime
 	$(BIN)/nrp train purifier runs/cross --store $(STORE) --replace --recipe purifier-cross
 	$(BIN)/nrp train perturber $(DATA)/imagenette2-160/train --store $(STORE) --replace
 	$(BIN)/nrp train perturber $(DATA)/camvid/train/images --store $(STORE) --replace --recipe perturber-camvid
+
+# The purifier of real networks, for days if need be, at the lowest priority on one thread: a line a minute in
+# $(RUNS)/nrp-real.log. Stop it with `make train-stop`; the same command goes on. `make train-publish`: its best so far.
+RUNS ?= runs
+REAL := $(DATA)/photos $(DATA)/imagenet-samples $(DATA)/imagenette2-160/train --recipe purifier-real \
+  --run $(RUNS)/nrp-real --store $(STORE) --replace
+train-background: .venv/.evaluate
+	mkdir -p $(RUNS)
+	OMP_NUM_THREADS=1 nohup nice -n 19 flock --nonblock $(RUNS)/nrp-real.lock \
+	  $(BIN)/nrp train purifier $(REAL) --log-every 60 --quiet >> $(RUNS)/nrp-real.log 2>&1 &
+
+train-stop:
+	pkill -TERM -f '$(BIN)/nrp train purifier.*--recipe purifier-real' || echo 'no training runs'
+
+train-publish: .venv/.evaluate
+	$(BIN)/nrp train purifier $(REAL) --publish-best --quiet
+	$(BIN)/nrp train curve $(RUNS)/nrp-real --output docs/images/nrp-real-validation.png
 
 # The figures of the cards again; with EVALUATE=--write-card they are written there.
 evaluate: .venv/.evaluate

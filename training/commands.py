@@ -18,6 +18,7 @@ from model_store.errors import ModelExistsError
 from model_store.store import SHIPPED, ModelStore
 from robustness.datasets.bccd import read_bccd
 from robustness.datasets.camvid import read_camvid
+from training.curve import plot_history, read_history
 from training.detection import DetectionTraining, DetectorRecipe, detector_card
 from training.errors import DataError, OutOfTimeError, RunError
 from training.features import OFFICIAL
@@ -55,6 +56,7 @@ def configure_train(parser: argparse.ArgumentParser) -> None:
         )
     _configure_pack(kinds.add_parser("pack", help="write photos into one file, to be carried to another machine"))
     _configure_plan(kinds.add_parser("plan", help="write trainings and what they need for `python -m training.bare`"))
+    _configure_curve(kinds.add_parser("curve", help="draw how a run's validation went"))
     _configure_publish(kinds.add_parser("publish", help="publish what `python -m training.bare` finished"))
 
 
@@ -118,6 +120,12 @@ def _configure_publish(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run_kind=run_publish)
 
 
+def _configure_curve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="a .png file to write")
+    parser.set_defaults(run_kind=run_curve)
+
+
 def run_train(arguments: argparse.Namespace) -> int:
     """Run the chosen sub-verb. Told to end by SIGTERM, a training saves first, as it does on Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -150,6 +158,15 @@ def run_plan(arguments: argparse.Namespace) -> int:
         stages.append(Planned(kind, read_recipe(where, SCHEMAS[kind])))
     plan = write_plan(stages, stored(ModelStore(arguments.store)), arguments.output, code_revision=code_revision())
     print(f"planned {', '.join(s.name for s in stages)}, with {len(plan.models)} models beside, in {arguments.output}")
+    return 0
+
+
+def run_curve(arguments: argparse.Namespace) -> int:
+    """``nrp train curve``."""
+    history = read_history(arguments.run)
+    plot_history(history, arguments.output)
+    best = max(history, key=lambda past: (past["score"], past["step"]))
+    print(f"{len(history)} validations drawn to {arguments.output}; the best at step {best['step']:g}")
     return 0
 
 
