@@ -46,13 +46,13 @@ class AutoAttack(Attack):
 
     ``standard``: APGD on cross-entropy, targeted APGD, targeted FAB, Square, each part on the images that the earlier
     ones left right; an image that none of them breaks is returned as it is. ``pair``: the first two of these alone,
-    which leave what is left of most networks without a defence, at a tenth of the cost. ``rand``, for randomised defences: APGD on
+    which leave about what all four do of a network without a defence. ``rand``, for randomised defences: APGD on
     cross-entropy and on DLR, each gradient the mean of 20 draws, and of each image the point of highest loss, where
     the package hands back the clean one after one lucky draw of the victim. With fewer than ten classes, all wrong ones
     are targets. Fewer ``iterations`` (of APGD and FAB) or ``queries`` (of Square) than the published ones cut the
     package's schedules short: quicker, and no AutoAttack. Images (N, 3, H, W) in [0,1] to the same; ``eps`` in /255.
-    Raises AttackError where the package is missing, and where there are too few classes for its losses (4 for
-    ``standard`` and ``pair``, 3 for ``rand``). The package's own warnings are silenced; evaluation makes its own checks.
+    Raises AttackError where the package is missing, and where there are too few classes for its losses (3 for
+    ``rand``, else 4). The package's own warnings are silenced; evaluation makes its own checks.
     """
 
     eps: float

@@ -22,6 +22,7 @@ QUICKER: dict[str, dict[str, Any]] = {
     "SSP": {"iterations": 8},
     "Square": {"queries": 80},
     "AutoAttack standard": {"iterations": 5, "queries": 20},
+    "AutoAttack pair": {"iterations": 5},
     "AutoAttack rand": {"iterations": 3},
 }
 DRAWLESS = {"FGSM", "I-FGSM", "MI-FGSM"}
@@ -31,6 +32,7 @@ NEEDS = {
     "FSA": {"logits"},
     "Square": {"logits", "labels"},
     "AutoAttack standard": {"logits", "labels"},
+    "AutoAttack pair": {"logits", "labels"},
     "AutoAttack rand": {"logits", "labels"},
 }
 
