@@ -5,7 +5,8 @@ NrpError
    ├─ PhotoFolderError   the labelled folder is missing, holds the wrong classes, or a photo cannot be decoded
    ├─ AttackError        an attack cannot be made as asked
    ├─ VictimError        a model cannot serve in the part it was named for
-   └─ CacheError         a cached result is damaged or of another run
+   ├─ CacheError         a cached result is damaged or of another run
+   └─ OutOfTimeError     the time is over; what was finished is kept
 """
 
 from __future__ import annotations
@@ -31,3 +32,7 @@ class VictimError(EvaluationError):
 
 class CacheError(EvaluationError):
     """A cached result is not what its name says."""
+
+
+class OutOfTimeError(EvaluationError):
+    """The time given is over before everything was measured."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-image")
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that figures depend on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    """Of Python and of those packages that figures depend on that are installed: a bare machine lacks some."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
