@@ -1,7 +1,7 @@
-"""Official models: torchvision's networks with the weights that torchvision publishes, downloaded on first use.
+"""Official models: torchvision's and timm's networks with the weights published for them, downloaded on first use.
 
-The files are pickles. Each is read with ``weights_only=True`` first, so that what is unpickled later is known to hold
-nothing but tensors.
+torchvision's files are pickles. Each is read with ``weights_only=True`` first, so that what is unpickled later is known
+to hold nothing but tensors. timm's are safetensors, see ``timm_models``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from torchvision.models import WeightsEnum, get_model, get_model_weights, list_m
 from model_store.architectures.normalise import Normalise
 from model_store.card import InputConvention
 from model_store.errors import UnavailableModelError
+from model_store.timm_models import load_timm
 
 Kind = Literal["classifier", "segmenter", "detector"]
 
 TORCHVISION = "torchvision:"
+TIMM = "timm:"
 _ROOMS: Mapping[Kind, ModuleType] = MappingProxyType(
     {
         "classifier": torchvision.models,
@@ -39,11 +41,11 @@ _DOWNLOAD_FAILURES = (OSError, RuntimeError, http.client.HTTPException, pickle.U
 
 @dataclass(frozen=True)
 class OfficialModel:
-    """``module`` as torchvision builds it, frozen, in evaluation mode, on the CPU.
+    """``module`` as torchvision or timm builds it, frozen, in evaluation mode, on the CPU.
 
-    ``name`` is ``torchvision:NAME``; ``labels`` are in the order of its outputs; ``identity`` is the weights' file
-    name, which ends in the first digits of their sha256. ``transforms`` are the weights' own: of images (N, 3, H, W)
-    in [0,1] they make what ``module`` takes.
+    ``name`` is ``torchvision:NAME`` or ``timm:NAME``; ``labels`` are in the order of its outputs; ``identity`` is the
+    name of the weights with the first digits of their sha256. ``transforms`` are the weights' own: of images
+    (N, 3, H, W) in [0,1] they make what ``module`` takes.
     """
 
     name: str
@@ -59,9 +61,8 @@ class OfficialModel:
 
         ``model_store.pixels.fit`` follows it bilinearly; some transforms ask for bicubic resampling instead.
         """
-        return InputConvention(
-            short_side=_first(self.transforms, "resize_size"), crop=_first(self.transforms, "crop_size")
-        )
+        short_side, crop = (_first(self.transforms, size) for size in ("resize_size", "crop_size"))
+        return InputConvention(short_side=short_side, crop=crop, stretch=getattr(self.transforms, "stretch", False))
 
     def on_pixels(self) -> nn.Module:
         """The module behind the transforms' normalisation: it takes images in [0,1] that have their final size.
@@ -74,8 +75,15 @@ class OfficialModel:
         return nn.Sequential(Normalise(mean, std), self.module).eval()
 
 
+def is_official(name: str) -> bool:
+    """Whether ``name`` is that of an official model, not of one in a store."""
+    return name.startswith((TORCHVISION, TIMM))
+
+
 def official_kind(name: str, otherwise: str) -> Kind:
-    """What ``torchvision:NAME`` is for. Raises UnavailableModelError, whose text ends in ``otherwise``."""
+    """What ``torchvision:NAME`` or ``timm:NAME`` is for. Raises UnavailableModelError, which ends in ``otherwise``."""
+    if name.startswith(TIMM):
+        return "classifier"
     architecture = name.removeprefix(TORCHVISION)
     for kind, room in _ROOMS.items():
         if architecture in list_models(module=room):
@@ -85,12 +93,13 @@ def official_kind(name: str, otherwise: str) -> Kind:
 
 
 def load_official(kind: Kind, name: str, otherwise: str) -> OfficialModel:
-    """The official model ``torchvision:NAME``, which must be of ``kind``.
+    """The official model ``torchvision:NAME`` or ``timm:NAME``, which must be of ``kind``.
 
     ``otherwise`` ends the text of an error with what the reader can do instead, as in "or unset NRP_CLASSIFIER".
-    Raises UnavailableModelError for a name that torchvision does not know as that kind, and where the weights cannot
-    be downloaded.
+    Raises UnavailableModelError for a name that is not known as that kind, and where the weights cannot be downloaded.
     """
+    if name.startswith(TIMM):
+        return _load_timm(kind, name, otherwise)
     architecture = name.removeprefix(TORCHVISION)
     if architecture not in list_models(module=_ROOMS[kind]):
         raise UnavailableModelError(
@@ -107,6 +116,15 @@ def load_official(kind: Kind, name: str, otherwise: str) -> OfficialModel:
     return OfficialModel(
         name, kind, labels, file_name(weights), weights.transforms(), module.eval().requires_grad_(False)
     )
+
+
+def _load_timm(kind: Kind, name: str, otherwise: str) -> OfficialModel:
+    if kind != "classifier":
+        raise UnavailableModelError(
+            f"timm has classifiers alone; name a {kind} such as {TORCHVISION}{_EXAMPLES[kind]}, {otherwise}"
+        )
+    found = load_timm(name.removeprefix(TIMM), otherwise)
+    return OfficialModel(name, kind, found.labels, found.identity, found.transforms, found.module)
 
 
 def read_official(weights: WeightsEnum, name: str, otherwise: str) -> dict[str, Tensor]:
@@ -132,6 +150,6 @@ def _unavailable(weights: WeightsEnum, name: str, otherwise: str, error: BaseExc
 
 
 def _first(transforms: nn.Module, name: str) -> int | None:
-    """The one side that torchvision's transforms keep in a list, None where they have no such setting."""
+    """The one side that the transforms keep in a list, None where they have no such setting."""
     sides: Any = getattr(transforms, name, None)
     return int(sides[0]) if sides else None
