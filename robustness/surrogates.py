@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models import VGG16_Weights
 
-from model_store.architectures.vgg_features import VGG16Features
+from model_store.architectures.vgg_features import CONV3_3, VGG16Features
 from model_store.devices import place
-from model_store.store import ModelStore
+from model_store.official import TORCHVISION, file_name, read_official
+from model_store.store import ModelStore, fill
 from robustness.adversaries import Threat
 from robustness.attacks.attack import Attack, Knowledge
 from robustness.errors import VictimError
@@ -19,6 +22,8 @@ from robustness.examples import Truths
 from robustness.features import FeatureTap, activations
 
 Network = Callable[[Tensor], Tensor]
+
+OFFICIAL = "torchvision:vgg16"
 
 
 @dataclass(frozen=True)
@@ -59,19 +64,95 @@ class Surrogate:
         return Threat(attack, self.name, self.identity, self.learn, "transfer")
 
 
-def load_surrogate(store: ModelStore, name: str, device: torch.device, layer: str | None = None) -> Surrogate:
-    """A feature network of the store, or a classifier of which ``layer`` (a submodule's name) gives the features.
+@dataclass(frozen=True)
+class Ensemble(Surrogate):
+    """Several surrogates whose features are attacked at once: SSP sums their relative distances (``attacks.ssp``).
 
-    Raises VictimError for another task, a classifier without ``layer``, or an unknown layer.
+    A sum of the distances as they are would weigh each network by the scale of its activations: on photos VGG-16's
+    conv3-3 in vgg16-hed has a mean square of 130 to 300, the third stage of EfficientNet-Lite0 one of 57 to 67.
+    ``features`` gives each map averaged over its places, joined to (N, C).
     """
-    loaded = store.load(name)
+
+    members: tuple[Surrogate, ...] = ()
+
+    def learn(self, truths: Truths, generator: torch.Generator) -> Knowledge:
+        """The features and activations of all members; no loss and no logits, since members may tell other classes."""
+        del truths, generator
+        return Knowledge(
+            features=lambda images: [member.features(images) for member in self.members],
+            activations=self.activations,
+        )
+
+
+def load_surrogate(store: ModelStore, name: str, device: torch.device, layer: str | None = None) -> Surrogate:
+    """A network whose features are taken at ``layer``, a submodule's name; a feature network has one of its own.
+
+    ``name`` is one of the store, or ``torchvision:vgg16``, the paper's own network (downloaded on first use). It may
+    carry its layer, ``NAME:LAYER``, and several parted by commas are attacked together, as in
+    ``vgg16-hed,efficientnet-lite0:network.blocks.2``. Raises VictimError for a classifier without layer or an unknown
+    layer, UnavailableModelError, or what ``ModelStore.load`` raises.
+    """
+    if "," in name:
+        if layer is not None:
+            raise VictimError(f"one layer cannot be that of each of {name}; write NAME:LAYER for each")
+        return _ensemble(name, tuple(load_surrogate(store, part.strip(), device) for part in name.split(",")))
+    title = name
+    stem = name.removeprefix(OFFICIAL)
+    if ":" in stem and layer is None:
+        name, _, layer = name.rpartition(":")
+    loaded = _official(name) if name.startswith(TORCHVISION) else _stored(store, name)
     module = place(loaded.module, device)
-    folders = tuple(str(folder) for folder in loaded.card.recipe.get("folders", ()))
-    excited = tuple(key for key, part in module.named_modules() if isinstance(part, nn.Conv2d))
-    identity = f"{loaded.card.sha256} {layer or 'features'}"
-    if layer is not None:
-        return Surrogate(name, identity, module, FeatureTap(module, layer), activations(module, excited), folders)
-    if not isinstance(module, VGG16Features):
+    identity = f"{loaded.identity} {layer or 'features'}"
+    if isinstance(module, VGG16Features):
+        layers = _layers(module)
+        excited = tuple(key for key, part in layers.named_modules() if isinstance(part, nn.ReLU) and "head" not in key)
+        tap = FeatureTap(layers, layer or CONV3_3)
+        return Surrogate(title, identity, module, tap, activations(layers, excited), loaded.folders)
+    if layer is None:
         raise VictimError(f"{name} is no feature network; name one, or the layer of {name} whose features to attack")
-    trunk = tuple(key for key, part in module.features.named_modules(prefix="features") if isinstance(part, nn.ReLU))
-    return Surrogate(name, identity, module, module.extract, activations(module, trunk), folders)
+    convolutions = tuple(key for key, part in module.named_modules() if isinstance(part, nn.Conv2d))
+    tap = FeatureTap(module, layer)
+    return Surrogate(title, identity, module, tap, activations(module, convolutions), loaded.folders)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A module on the CPU, what its results depend on, and the names of its classes."""
+
+    module: nn.Module
+    identity: str
+    folders: tuple[str, ...] = ()
+
+
+def _stored(store: ModelStore, name: str) -> _Network:
+    loaded = store.load(name)
+    folders = tuple(str(folder) for folder in loaded.card.recipe.get("folders", ()))
+    return _Network(loaded.module, loaded.card.sha256, folders)
+
+
+def _official(name: str) -> _Network:
+    if name != OFFICIAL:
+        raise VictimError(f"{name} is no surrogate; name {OFFICIAL} or a network of the store (`nrp models list`)")
+    weights = VGG16_Weights.IMAGENET1K_V1
+    state = read_official(weights, OFFICIAL, "or name vgg16-hed, which the store has")
+    module = VGG16Features(classes=None, blocks=5)
+    wanted = module.state_dict().keys()
+    fill(module, {key: value for key, value in state.items() if key in wanted}, OFFICIAL)
+    return _Network(module.eval().requires_grad_(False), file_name(weights))
+
+
+def _layers(module: VGG16Features) -> nn.Module:
+    """The same parts under the same names in one pass to the end, which ``module`` itself leaves at conv3-3."""
+    parts = {"normalise": module.normalise, "features": module.features}
+    return nn.Sequential(OrderedDict(parts)).eval()
+
+
+def _ensemble(name: str, members: tuple[Surrogate, ...]) -> Ensemble:
+    def pooled(images: Tensor) -> Tensor:
+        return torch.cat([member.features(images).float().flatten(2).mean(2) for member in members], dim=1)
+
+    def excited(images: Tensor) -> list[Tensor]:
+        return [layer for member in members for layer in member.activations(images)]
+
+    identity = " + ".join(member.identity for member in members)
+    return Ensemble(name, identity, nn.ModuleList(m.module for m in members), pooled, excited, members=members)

@@ -13,6 +13,7 @@ from torch import Tensor
 from robustness.errors import AttackError
 
 Network = Callable[[Tensor], Tensor]
+Features = Callable[[Tensor], "Tensor | list[Tensor]"]
 T = TypeVar("T")
 
 
@@ -22,16 +23,23 @@ class Knowledge:
 
     All take images (N, 3, H, W) float32 in [0,1] and are differentiable: ``loss`` and ``targeted_loss`` give one
     value an image, which the attacker raises (a targeted loss is already negated: raising it nears the wrong answer);
-    ``logits`` (N, classes); ``features`` one feature map, ``activations`` those of several layers. ``labels`` (N,)
-    are the true ones. Any of them may draw from the generator that the attack is given, so two calls may differ.
+    ``logits`` (N, classes); ``features`` one feature map, or a list of one a network where several are attacked at
+    once; ``activations`` those of several layers. ``labels`` (N,) are the true ones. Any of them may draw from the
+    generator that the attack is given, so two calls may differ.
     """
 
     loss: Network | None = None
     targeted_loss: Network | None = None
     logits: Network | None = None
-    features: Network | None = None
+    features: Features | None = None
     activations: Callable[[Tensor], list[Tensor]] | None = None
     labels: Tensor | None = None
+
+
+def maps_of(features: Features, images: Tensor) -> list[Tensor]:
+    """The feature maps of ``images``, one a network, each (N, ...) float32."""
+    found = features(images)
+    return [found.float()] if isinstance(found, Tensor) else [each.float() for each in found]
 
 
 def required(thing: T | None, what: str, attack: str) -> T:

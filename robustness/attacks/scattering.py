@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from robustness.attacks.ascent import ascend, random_start
-from robustness.attacks.attack import Attack, Knowledge, required
+from robustness.attacks.attack import Attack, Knowledge, Network, maps_of, required
 from robustness.attacks.title import titled
 
 
@@ -42,6 +43,8 @@ class FSA(Attack):
     image's adversary depends on its neighbours. The plan is held fixed while the cost is differentiated, which is
     the exact gradient of the regularised distance. An image's share of the distance, the value that the ascent
     raises, is what the plan carries to it; the shares add up to the distance.
+    ``space`` "features", for networks without a head, puts the feature map, averaged over its places as a head would,
+    where the logits are; of several networks the vectors of unit length are joined.
     Images (N, 3, H, W) in [0,1] to the same, from a uniform start because the gradient at the clean image is about
     zero; ``eps`` and ``step`` in /255, ``step`` None meaning eps/10.
     """
@@ -51,6 +54,7 @@ class FSA(Attack):
     iterations: int = 10
     regularisation: float = 0.01
     rounds: int = 100
+    space: Literal["logits", "features"] = "logits"
 
     @property
     def name(self) -> str:
@@ -59,7 +63,7 @@ class FSA(Attack):
 
     def __call__(self, images: Tensor, knowledge: Knowledge, generator: torch.Generator) -> Tensor:
         """Adversaries of ``images``; the clean logits are computed once."""
-        logits = required(knowledge.logits, "logits", self.name)
+        logits = self._space(knowledge)
         with torch.no_grad():
             clean = logits(images)
 
@@ -71,3 +75,15 @@ class FSA(Attack):
         begin = random_start(images, self.eps, "uniform", generator)
         step = self.eps / 10 if self.step is None else self.step
         return ascend(images, shares, begin, eps=self.eps, step=step, iterations=self.iterations)
+
+    def _space(self, knowledge: Knowledge) -> Network:
+        """What is scattered: images to (N, K)."""
+        if self.space == "logits":
+            return required(knowledge.logits, "logits", self.name)
+        features = required(knowledge.features, "a feature network", self.name)
+        return lambda images: torch.cat([F.normalize(_pooled(each), dim=1) for each in maps_of(features, images)], 1)
+
+
+def _pooled(maps: Tensor) -> Tensor:
+    """A feature map (N, C, ...) averaged over its places, (N, C)."""
+    return maps.flatten(2).mean(2) if maps.ndim > 2 else maps

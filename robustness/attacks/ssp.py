@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from robustness.attacks.ascent import Start, ascend, random_start
-from robustness.attacks.attack import Attack, Knowledge, required
+from robustness.attacks.attack import Attack, Knowledge, maps_of, required
 from robustness.attacks.title import titled
 from robustness.errors import AttackError
+
+DARKEST = 1e-12  # the mean square of features that are all zero, as those of a black image may be
 
 
 @dataclass(frozen=True)
@@ -18,9 +20,11 @@ class SSP(Attack):
     """Self-supervised perturbation (Naseer et al., CVPR 2020): maximise the distance in a frozen feature space.
 
     No label and no task: the mean squared difference between the features of the adversary and of the clean image
-    grows. The paper uses VGG-16 conv3-3 after its ReLU and at most 100 iterations. ``corner`` is what the
-    authors' code amounts to: it starts from unit Gaussian noise, of which the first projection puts some 96 % of
-    the values on the surface of the ball. Raises AttackError for a clean start, where the gradient is zero.
+    grows, each network's divided by the mean square of its clean features. For one network that changes no step, since
+    only signs count; of several, each then weighs alike, whatever the scale of its activations. The paper uses VGG-16
+    conv3-3 after its ReLU and at most 100 iterations. ``corner`` is what the authors' code amounts to: it starts from
+    unit Gaussian noise, of which the first projection puts some 96 % of the values on the surface of the ball. Raises
+    AttackError for a clean start, where the gradient is zero.
     """
 
     eps: float = 16.0
@@ -41,10 +45,17 @@ class SSP(Attack):
         """Adversaries of ``images``; the clean features are computed once."""
         features = required(knowledge.features, "a feature network", self.name)
         with torch.no_grad():
-            clean = features(images)
+            clean = maps_of(features, images)
+            sizes = [_mean_square(each).clamp_min(DARKEST) for each in clean]
 
         def distance(candidates: Tensor) -> Tensor:
-            return (features(candidates) - clean).float().square().flatten(1).mean(1)
+            maps = maps_of(features, candidates)
+            parts = [_mean_square(m - c) / size for m, c, size in zip(maps, clean, sizes, strict=True)]
+            return torch.stack(parts).sum(0)
 
         begin = random_start(images, self.eps, self.start, generator)
         return ascend(images, distance, begin, eps=self.eps, step=self.step, iterations=self.iterations)
+
+
+def _mean_square(maps: Tensor) -> Tensor:
+    return maps.square().flatten(1).mean(1)

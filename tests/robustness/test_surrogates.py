@@ -1,20 +1,49 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from model_store.architectures import build
-from model_store.card import Card
-from model_store.errors import UnknownModelError
+from model_store.card import Card, InputConvention
+from model_store.devices import computes_in_bfloat16
+from model_store.errors import UnavailableModelError, UnknownModelError
 from model_store.store import ModelStore
 from robustness.adversaries import craft
+from robustness.attacks.ascent import random_start
 from robustness.attacks.iterative import IFGSM
+from robustness.attacks.scattering import FSA
 from robustness.attacks.ssp import SSP
+from robustness.attacks.universal import fast_feature_fool, response
+from robustness.datasets.nips17 import is_nips17, read_nips17
 from robustness.errors import AttackError, VictimError
 from robustness.judgement import Bench
-from robustness.surrogates import Surrogate, load_surrogate
+from robustness.progress import Progress
+from robustness.surrogates import Ensemble, Surrogate, load_surrogate
+from robustness.victims.classification import load_classifiers
 
 CPU = torch.device("cpu")
+NIPS17 = Path(__file__).parents[3] / "shared" / "data" / "nips17"
+BOTH = "features,victim-a:stages.0"
+
+
+@pytest.fixture
+def deep(store: ModelStore) -> ModelStore:
+    """The store with a headless trunk of five blocks in it, as the shipped vgg16-hed is."""
+    torch.manual_seed(4)
+    shape = {"classes": None, "width": 0.0625, "blocks": 5}
+    card = Card(name="deep", summary="s", task="feature-network", architecture="vgg16_conv3_3", arguments=shape)
+    store.publish(card, build("vgg16_conv3_3", shape))
+    return store
+
+
+def shipped(name: str) -> Surrogate:
+    """A surrogate of the shipped store; skips where its weights are not installed."""
+    try:
+        return load_surrogate(ModelStore(), name, CPU)
+    except UnavailableModelError as missing:
+        pytest.skip(str(missing))
 
 
 def test_a_feature_network_gives_its_own_features_and_excites_its_own_layers(surrogate: Surrogate) -> None:
@@ -96,3 +125,127 @@ def test_a_feature_network_without_a_head_still_gives_features(store: ModelStore
     known = load_surrogate(store, "trunk", CPU).learn({"labels": torch.tensor([0])}, torch.Generator())
     assert known.features is not None
     assert (known.loss, known.logits) == (None, None)
+
+
+def test_a_trunk_is_read_beyond_conv3_3_by_its_layers_names(deep: ModelStore) -> None:
+    images = torch.rand(1, 3, 32, 32)
+    found = load_surrogate(deep, "deep", CPU)
+    assert found.features(images).shape == (1, 16, 8, 8)
+    last = load_surrogate(deep, "deep:features.29", CPU)
+    assert last.features(images).shape == (1, 32, 2, 2)
+    assert last.identity == load_surrogate(deep, "deep", CPU, "features.29").identity != found.identity
+    excited = found.activations(images)
+    assert [layer.shape[1] for layer in excited] == [4, 4, 8, 8, 16, 16, 16, 32, 32, 32, 32, 32, 32]
+    torch.testing.assert_close(excited[6], found.features(images))
+    torch.testing.assert_close(excited[-1], last.features(images))
+
+
+def test_fff_and_fsa_follow_a_network_without_a_head(deep: ModelStore) -> None:
+    surrogate = load_surrogate(deep, "deep", CPU)
+    generator = torch.Generator().manual_seed(0)
+    noise = fast_feature_fool(surrogate.activations, (32, 32), 10, 20, generator=generator)
+    start = (torch.rand((1, 3, 32, 32), generator=torch.Generator().manual_seed(0)) * 2 - 1) * 10 / 255
+    colour = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    assert response(surrogate.activations, colour + noise) > response(surrogate.activations, colour + start)
+    images = torch.rand(3, 3, 32, 32)
+    known = surrogate.learn({}, torch.Generator())
+    with pytest.raises(AttackError, match="FSA needs logits"):
+        FSA(8)(images, known, torch.Generator())
+    attack = FSA(8, space="features", rounds=20)
+    assert attack.name == "FSA (rounds 20, space features)"
+    found = attack(images, known, torch.Generator().manual_seed(1))
+    begin = random_start(images, 8, "uniform", torch.Generator().manual_seed(1))
+    pooled = [surrogate.features(seen).mean((2, 3)) for seen in (images, begin, found)]
+    start_angle, angle = (torch.cosine_similarity(pooled[0], moved).mean() for moved in pooled[1:])
+    assert angle < start_angle
+
+
+def test_several_networks_are_attacked_at_once_whatever_the_scale_of_each(store: ModelStore) -> None:
+    both = load_surrogate(store, BOTH, CPU)
+    assert isinstance(both, Ensemble)
+    first, second = both.members
+    images = torch.rand(3, 3, 16, 16)
+    known = both.learn({"labels": torch.tensor([0, 1, 2])}, torch.Generator())
+    assert (known.loss, known.logits, known.labels) == (None, None, None)
+    assert known.features is not None
+    maps = known.features(images)
+    torch.testing.assert_close(maps[0], first.features(images))
+    torch.testing.assert_close(maps[1], second.features(images))
+    assert len(both.activations(images)) == len(first.activations(images)) + len(second.activations(images))
+    assert both.features(images).shape == (3, maps[0].shape[1] + maps[1].shape[1])
+    loud = Ensemble("b", "i", both.module, both.features, both.activations, members=(first, _louder(second)))
+    seed = torch.Generator().manual_seed
+    quiet_found = SSP(8, iterations=3)(images, known, seed(0))
+    loud_found = SSP(8, iterations=3)(images, loud.learn({}, seed(0)), seed(0))
+    assert (quiet_found != loud_found).float().mean() < 0.02  # the sign of a gradient of about zero may turn
+    alone = SSP(8, iterations=3)(images, second.learn({}, seed(0)), seed(0))
+    assert (quiet_found != alone).float().mean() > 0.05
+
+
+def _louder(surrogate: Surrogate) -> Surrogate:
+    """The same network, its features a thousand times as large."""
+
+    def features(images: torch.Tensor) -> torch.Tensor:
+        return 1000 * surrogate.features(images)
+
+    return Surrogate(surrogate.name, surrogate.identity, surrogate.module, features, surrogate.activations)
+
+
+def test_an_ensembles_identity_and_faults_are_its_members(store: ModelStore) -> None:
+    both = load_surrogate(store, BOTH, CPU)
+    assert isinstance(both, Ensemble)
+    assert both.name == BOTH
+    assert all(member.identity in both.identity for member in both.members)
+    assert both.threat(SSP(8)).scenario.surrogate == BOTH
+    with pytest.raises(VictimError, match=r"victim-a is no feature network.*layer"):
+        load_surrogate(store, "features,victim-a", CPU)
+    with pytest.raises(VictimError, match="NAME:LAYER for each"):
+        load_surrogate(store, BOTH, CPU, "stages.0")
+
+
+def test_torchvisions_own_network_has_five_blocks_and_no_other_is_taken(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = build("vgg16_conv3_3", {"classes": None, "blocks": 5}).state_dict()
+    state["classifier.0.weight"] = torch.zeros(1)
+    monkeypatch.setattr("robustness.surrogates.read_official", lambda *_: state)
+    found = load_surrogate(store, "torchvision:vgg16:features.22", CPU)
+    assert found.features(torch.rand(1, 3, 16, 16)).shape == (1, 512, 2, 2)
+    assert found.identity.startswith("vgg16-")
+    assert load_surrogate(store, "torchvision:vgg16", CPU).identity.endswith(".pth features")
+    with pytest.raises(VictimError, match="torchvision:resnet50 is no surrogate; name torchvision:vgg16"):
+        load_surrogate(store, "torchvision:resnet50", CPU, "layer1")
+
+
+def test_the_shipped_surrogates_give_the_papers_layer_and_lite0s_stages() -> None:
+    images = torch.rand(1, 3, 64, 64)
+    trunk = shipped("vgg16-hed")
+    torch.testing.assert_close(trunk.features(images), trunk.module.extract(images))  # type: ignore[operator]
+    both = shipped("vgg16-hed,efficientnet-lite0:network.blocks.2")
+    known = both.learn({}, torch.Generator())
+    assert known.features is not None
+    assert [tuple(each.shape[1:]) for each in known.features(images)] == [(256, 16, 16), (40, 8, 8)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_nips17(NIPS17), reason="the NeurIPS 2017 photos are not here")
+def test_ten_steps_on_vgg_harm_strangers_more_than_random_corners_do() -> None:
+    trunk = shipped("vgg16-hed")
+    convention = InputConvention(short_side=256, crop=224)
+    try:
+        victims = load_classifiers(ModelStore(), ["efficientnet-lite1", "squeezenet"], CPU, convention)
+    except UnavailableModelError as missing:
+        pytest.skip(str(missing))
+    examples = read_nips17(NIPS17, convention, Progress(quiet=True), limit=8)
+    images, seed = examples.pixels / 255, torch.Generator().manual_seed
+    with torch.autocast("cpu", torch.bfloat16, enabled=computes_in_bfloat16(CPU)):
+        found = SSP(16, step=4, iterations=10)(images, trunk.learn({}, seed(0)), seed(0))
+    noised = random_start(images, 16, "corner", seed(0))
+    for victim in victims:
+        harmed, shaken = (-victim.loss(seen.unsqueeze(1), examples.truths).mean() for seen in (found, noised))
+        assert harmed < shaken - 0.3, victim.name  # the mean log-probability of the truth
+    right = [
+        sum(victim.score(victim.answer(seen.unsqueeze(1)), examples.truths).percent for victim in victims)
+        for seen in (found, noised)
+    ]
+    assert right[0] < right[1]
