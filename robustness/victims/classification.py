@@ -60,13 +60,15 @@ class Classifier(Victim):
         return top(answers, truths, 1)
 
     def wrong(self, truths: Truths, generator: torch.Generator) -> Truths:
-        """A uniformly random wrong class for each label."""
+        """The data set's own ``targets`` where it has some, else a uniformly random wrong class for each label."""
+        if "targets" in truths:
+            return {"labels": truths["targets"]}
         labels = truths["labels"]
         shift = torch.randint(1, len(self.folders), labels.shape, generator=generator).to(labels.device)
         return {"labels": (labels + shift) % len(self.folders)}
 
     def knowledge(self, truths: Truths, generator: torch.Generator) -> Knowledge:
-        """Loss, targeted loss (of random wrong classes, drawn here), logits and labels."""
+        """Loss, targeted loss (of what ``wrong`` gives), logits and labels."""
         # From a seed of its own, so that how a targeted attack aims does not move where an untargeted one starts.
         aims = torch.Generator().manual_seed(derive_seed(generator.initial_seed(), "wrong classes"))
         known = super().knowledge(truths, generator)
@@ -86,23 +88,35 @@ def top(answers: Answers, truths: Truths, places: int) -> Score:
     return scores.accuracy((guesses == truths["labels"].unsqueeze(1)).any(dim=1))
 
 
-def load_classifier(store: ModelStore, name: str, device: torch.device) -> Classifier:
-    """The classifier ``name``. Raises what ``ModelStore.load`` does, or VictimError."""
+def load_classifier(
+    store: ModelStore, name: str, device: torch.device, convention: InputConvention | None = None
+) -> Classifier:
+    """The classifier ``name``, judged at its card's input size, or at that of ``convention``.
+
+    Another convention than the card's is for networks that take images of any size, so that several can be judged on
+    the same pictures. Raises what ``ModelStore.load`` does, or VictimError.
+    """
     card = store.card(name)
     if card.task != "classifier":
         raise VictimError(f"{name} is a {card.task}, not a classifier; `nrp models list` shows the classifiers")
-    if card.input.short_side is None or card.input.crop is None:
+    convention = convention or card.input
+    if convention.short_side is None or convention.crop is None:
         raise VictimError(f"the card of {name} fixes no short_side and crop; add them to its card's input")
     folders = card.recipe.get("folders")
     if not isinstance(folders, list | tuple) or len(folders) != len(card.labels):
         raise VictimError(f"the card of {name} does not list one class folder a label in recipe.folders; add them")
     module = place(store.load(name).module, device)
-    return Classifier(name, card.sha256, module, card.input, tuple(str(folder) for folder in folders), card.labels)
+    return Classifier(name, card.sha256, module, convention, tuple(str(folder) for folder in folders), card.labels)
 
 
-def load_classifiers(store: ModelStore, names: Sequence[str], device: torch.device) -> tuple[Classifier, ...]:
-    """The named classifiers, which must agree on the input size and the class folders. Raises VictimError."""
-    victims = tuple(load_classifier(store, name, device) for name in names)
+def load_classifiers(
+    store: ModelStore, names: Sequence[str], device: torch.device, convention: InputConvention | None = None
+) -> tuple[Classifier, ...]:
+    """The named classifiers, which must agree on the class folders and, without ``convention``, on the input size.
+
+    Raises VictimError.
+    """
+    victims = tuple(load_classifier(store, name, device, convention) for name in names)
     agreeing(victims)
     return victims
 

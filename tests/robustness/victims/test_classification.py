@@ -5,7 +5,7 @@ import torch
 
 from model_store.architectures import build
 from model_store.card import InputConvention
-from model_store.errors import UnknownModelError
+from model_store.errors import UnavailableModelError, UnknownModelError
 from model_store.store import ModelStore
 from robustness.errors import VictimError
 from robustness.victims.classification import Classifier, load_classifiers, top
@@ -97,3 +97,36 @@ def test_a_targeted_attacker_nears_a_wrong_class_and_moves_no_other_draw(victims
     aimed = (losses - -known.targeted_loss(images)).abs().argmin(0)
     assert (aimed != truths["labels"]).all()
     torch.testing.assert_close(known.loss(images), losses[truths["labels"], torch.arange(4)])
+
+
+def test_the_data_sets_own_targets_are_aimed_at(victims: tuple[Classifier, ...]) -> None:
+    images, labels, targets = torch.rand(3, 3, 16, 16), torch.tensor([0, 1, 2]), torch.tensor([2, 0, 1])
+    truths = {"labels": labels, "targets": targets}
+    assert torch.equal(victims[0].wrong(truths, torch.Generator())["labels"], targets)
+    known = victims[0].knowledge(truths, torch.Generator())
+    assert known.targeted_loss is not None
+    expected = -victims[0].loss(images.unsqueeze(1), {"labels": targets})
+    torch.testing.assert_close(known.targeted_loss(images), expected)
+
+
+def test_one_convention_may_be_given_to_all(store: ModelStore) -> None:
+    republish(store, input=InputConvention())
+    wanted = InputConvention(short_side=20, crop=18)
+    victims = load_classifiers(store, ["victim-a", "victim-b"], CPU, wanted)
+    assert [victim.convention for victim in victims] == [wanted, wanted]
+    assert victims[0].logits(torch.rand(2, 3, 18, 18)).shape == (2, 3)
+    with pytest.raises(VictimError, match="fixes no short_side and crop"):
+        load_classifiers(store, ["victim-a"], CPU, InputConvention(short_side=20))
+
+
+def test_imagenets_networks_agree_at_one_size() -> None:
+    names = ["efficientnet-lite1", "squeezenet", "efficientnet-lite0"]
+    convention = InputConvention(short_side=256, crop=224)
+    try:
+        victims = load_classifiers(ModelStore(), names, CPU, convention)
+    except UnavailableModelError as missing:
+        pytest.skip(str(missing))
+    assert [victim.name for victim in victims] == names
+    assert {len(victim.folders) for victim in victims} == {1000}
+    images = torch.rand(1, 3, 224, 224)
+    assert {tuple(victim.logits(images).shape) for victim in victims} == {(1, 1000)}
