@@ -22,8 +22,11 @@ from model_store.errors import (
 )
 from model_store.foreign import IMPORTABLE, import_state
 from model_store.inference import InferenceMode
+from model_store.origins import FOLDER
 from model_store.program import PROGRAMS
 from model_store.store import CARD, SHIPPED, WEIGHTS, ModelStore, file_of
+
+MOST_LABELS, FEW_LABELS = 20, 5  # that are shown: all, up to the one; else the other
 
 
 def configure_models(parser: argparse.ArgumentParser) -> None:
@@ -173,8 +176,11 @@ def _description(card: Card) -> str:
         f"  sha256        {card.sha256}",
         f"  licence       {card.licence or 'not stated'}",
     ]
+    if card.origin:
+        package = f"the package {card.origin.package}" if card.origin.package else f"the folder that {FOLDER} names"
+        lines.append(f"  weights       {Path(card.origin.file).name}, of {package}")
     if card.labels:
-        lines.append(f"  labels        {', '.join(card.labels)}")
+        lines.append(f"  labels        {_labels(card.labels)}")
     if card.inference:
         lines.append("  modes")
         lines += [_mode_line(name, mode, card.inference.default) for name, mode in card.inference.modes.items()]
@@ -188,6 +194,13 @@ def _description(card: Card) -> str:
         lines.append("  limits")
         lines += [f"    - {limit}" for limit in card.limits]
     return "\n".join(lines)
+
+
+def _labels(labels: Sequence[str]) -> str:
+    """All of them on one line, or of many how many there are, and the first."""
+    if len(labels) <= MOST_LABELS:
+        return ", ".join(labels)
+    return f"{len(labels):,}: {', '.join(labels[:FEW_LABELS])}, ..."
 
 
 def _mode_line(name: str, mode: InferenceMode, default: str) -> str:

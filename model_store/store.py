@@ -95,6 +95,7 @@ class ModelStore:
         if card.task != serves:
             raise InvalidCardError(f"card of {name!r}: {card.architecture} is a {serves}, not a {card.task}")
         check_ours(card)
+        _check_labels(card)
         fill(module, self._state(card, module), name)
         return LoadedModel(card, module.eval().requires_grad_(False))
 
@@ -221,6 +222,15 @@ def fill(module: nn.Module, state: dict[str, Tensor], name: str) -> None:
     except RuntimeError as error:
         detail = " ".join(str(error).split())
         raise IncompatibleWeightsError(f"weights of {name!r} do not fit its architecture: {detail[:400]}") from error
+
+
+def _check_labels(card: Card) -> None:
+    """Raises InvalidCardError where there are more or fewer labels than the network tells classes apart."""
+    classes = card.arguments.get("classes")
+    if card.labels and classes is not None and len(card.labels) != classes:
+        raise InvalidCardError(
+            f"card of {card.name!r}: {len(card.labels)} labels for a network of {classes} classes; correct its labels"
+        )
 
 
 def _taken(target: Path) -> ModelExistsError:

@@ -18,6 +18,8 @@ from service.pipeline import DecidedOn
 from service.remote.report import RemoteReport
 from service.suspicion import Suspicion
 
+LISTED_LABELS = 100  # of one model in the list of all
+
 
 class ModeReport(BaseModel):
     """The inference mode an image was purified in."""
@@ -181,7 +183,22 @@ class ServedModel(BaseModel):
     """A card, and whether its model is in memory."""
 
     loaded: bool
+    labels: int = Field(description="how many labels the card names")
     card: Card
+
+    @classmethod
+    def of(cls, card: Card, *, loaded: bool) -> Self:
+        """With all that the card says."""
+        return cls(loaded=loaded, labels=len(card.labels), card=card)
+
+    @classmethod
+    def in_brief(cls, card: Card, *, loaded: bool) -> Self:
+        """As one of a list: of more than ``LISTED_LABELS`` labels, and as many class folders, only the number."""
+        whole = cls.of(card, loaded=loaded)
+        if whole.labels <= LISTED_LABELS:
+            return whole
+        recipe = {key: value for key, value in card.recipe.items() if key != "folders"}
+        return whole.model_copy(update={"card": card.model_copy(update={"labels": (), "recipe": recipe})})
 
 
 class ServedModels(BaseModel):

@@ -1,8 +1,8 @@
 """The downstream models: what a purified image is for.
 
 A classifier, a segmenter or a detector, each from the model store or, as ``torchvision:NAME``, any of torchvision's
-with its official weights, labels and preprocessing, downloaded on first use. All take images in [0,1] of any size and
-give one finding an image.
+with its official weights, labels and preprocessing, downloaded on first use; a classifier also, as ``timm:NAME``, any
+of timm's. All take images in [0,1] of any size and give one finding an image.
 """
 
 from __future__ import annotations

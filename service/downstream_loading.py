@@ -1,4 +1,4 @@
-"""Loading of downstream models: from the store, as weights or as a program, or from torchvision."""
+"""Loading of downstream models: from the store, as weights or as a program, or from torchvision or timm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torchvision.models.detection.roi_heads import RoIHeads
 
 from model_store.card import Card, InputConvention
 from model_store.errors import InvalidCardError, UnknownModelError
-from model_store.official import TORCHVISION, Kind, OfficialModel, load_official
+from model_store.folding import fold_batch_norms
+from model_store.official import Kind, OfficialModel, is_official, load_official
 from model_store.pixels import fit
 from model_store.program import Program
 from model_store.scenes import Boxes, Masks, SceneScale, scene_scale
@@ -27,13 +28,13 @@ MOST_CLASSES = 256
 
 
 def load_downstream(kind: Kind, name: str, store: ModelStore) -> Downstream:
-    """The model of that name, in evaluation mode on the CPU.
+    """The model of that name, in evaluation mode on the CPU; a classifier's batch norms are folded.
 
-    Raises UnknownModelError for one that serves another task, UnavailableModelError, or what ``ModelStore.load``
-    raises.
+    Not while another thread runs a network: see ``fold_batch_norms``. Raises UnknownModelError for one that serves
+    another task, InvalidCardError, UnavailableModelError, or what ``ModelStore.load`` raises.
     """
     variable = VARIABLES[kind]
-    if name.startswith(TORCHVISION):
+    if is_official(name):
         official = load_official(kind, name, f"or unset {variable} to use the shipped {kind}")
         return _OFFICIAL[kind](official)
     card = store.card(name)
@@ -44,7 +45,8 @@ def load_downstream(kind: Kind, name: str, store: ModelStore) -> Downstream:
 
 def _official_classifier(official: OfficialModel) -> Classifier:
     crop = official.convention.crop
-    return Classifier(official.name, official.labels, "", official.module, False, official.transforms, crop)
+    module = fold_batch_norms(official.module)
+    return Classifier(official.name, official.labels, "", module, False, official.transforms, crop)
 
 
 def _official_segmenter(official: OfficialModel) -> Segmenter:
@@ -68,9 +70,12 @@ def _without_masks(module: nn.Module) -> nn.Module:
 
 def _stored_classifier(loaded: LoadedModel) -> Classifier:
     card, module = loaded.card, loaded.module
+    _check_labelled(card)
     convention = _checked(card.input)
     if isinstance(module, Program):
         _check_program_crop(card, module)
+    else:
+        module = fold_batch_norms(module)
     prepare = partial(fit, convention=convention)
     return Classifier(
         card.name, card.labels, card.sha256, module, isinstance(module, Program), prepare, convention.crop
@@ -91,11 +96,15 @@ def _stored_detector(loaded: LoadedModel) -> Detector:
 
 def _scale(loaded: LoadedModel) -> SceneScale:
     """A program that was made for one size gets that; otherwise the card says how large scenes are."""
-    if not loaded.card.labels:
-        raise InvalidCardError(f"the card of {loaded.card.name} names no classes; add them to its labels, in order")
+    _check_labelled(loaded.card)
     if isinstance(loaded.module, Program) and loaded.module.size is not None:
         return SceneScale(exact=loaded.module.size)
     return scene_scale(loaded.card)
+
+
+def _check_labelled(card: Card) -> None:
+    if not card.labels:
+        raise InvalidCardError(f"the card of {card.name} names no classes; add them to its labels, in order")
 
 
 def _checked(convention: InputConvention) -> InputConvention:

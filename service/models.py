@@ -16,7 +16,11 @@ router = APIRouter(tags=["models"])
 
 @router.get("/models", summary="The models of this service")
 async def list_models(state: Annotated[ServiceState, Depends(state_of)]) -> ServedModels:
-    """Every card in the store, and which of the models are in memory."""
+    """Every card in the store, and which of the models are in memory.
+
+    Where a card names more than a hundred labels, it is listed without them and without their class folders; `labels`
+    counts them, and `/models/{name}` gives them all.
+    """
     engine = state.engine
     loaded, models = engine.loaded, engine.models
     names = {model.kind: model.name for model in models}
@@ -27,7 +31,7 @@ async def list_models(state: Annotated[ServiceState, Depends(state_of)]) -> Serv
         segmenter=names.get("segmenter"),
         detector=names.get("detector"),
         remotes=state.remotes.reports(),
-        models=[ServedModel(loaded=name in loaded, card=card) for name, card in engine.cards.items()],
+        models=[ServedModel.in_brief(card, loaded=name in loaded) for name, card in engine.cards.items()],
     )
 
 
@@ -38,4 +42,4 @@ async def show_model(name: str, state: Annotated[ServiceState, Depends(state_of)
     if card is None:
         known = ", ".join(state.engine.cards)
         raise UnknownNameError(f"there is no model {name[:80]!r}; there are: {known}")
-    return ServedModel(loaded=name in state.engine.loaded, card=card)
+    return ServedModel.of(card, loaded=name in state.engine.loaded)

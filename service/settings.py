@@ -49,7 +49,8 @@ class Settings(BaseSettings):
         "nrp-strong else",
     )
     classifier: str = Field(
-        default="imagenette-resnet", description="a classifier in the store, torchvision:NAME, a URL, or none"
+        default="efficientnet-lite0",
+        description="a classifier in the store, torchvision:NAME, timm:NAME, a URL, or none",
     )
     segmenter: str = Field(
         default="auto",

@@ -30,7 +30,8 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
 
 def add_downstream_option(parser: argparse.ArgumentParser, kind: Kind) -> None:
     """Which model is asked."""
-    parser.add_argument(f"--{kind}", metavar="NAME", help=f"{kind} in the store, or torchvision:NAME")
+    elsewhere = "torchvision:NAME or timm:NAME" if kind == "classifier" else "or torchvision:NAME"
+    parser.add_argument(f"--{kind}", metavar="NAME", help=f"{kind} in the store, {elsewhere}")
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:

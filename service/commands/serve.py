@@ -14,7 +14,9 @@ from service.settings import load_settings
 def configure_serve(parser: argparse.ArgumentParser) -> None:
     """Options of ``nrp serve``."""
     add_model_options(parser)
-    parser.add_argument("--classifier", metavar="NAME", help="classifier in the store, torchvision:NAME, or a URL")
+    parser.add_argument(
+        "--classifier", metavar="NAME", help="classifier in the store, torchvision:NAME, timm:NAME, a URL, or none"
+    )
     parser.add_argument("--segmenter", metavar="NAME", help="segmenter in the store, torchvision:NAME, a URL, or none")
     parser.add_argument("--detector", metavar="NAME", help="detector in the store, torchvision:NAME, a URL, or none")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1: this machine only)")

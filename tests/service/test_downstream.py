@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,12 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
-from model_store.errors import IncompatibleWeightsError, UnavailableModelError, UnknownModelError
+from model_store.errors import (
+    IncompatibleWeightsError,
+    InvalidCardError,
+    UnavailableModelError,
+    UnknownModelError,
+)
 from model_store.official import OfficialModel
 from model_store.pixels import image_to_bytes, to_float
 from model_store.scenes import SceneScale
@@ -25,6 +31,7 @@ from service import downstream_loading
 from service.downstream import Detector, Segmenter
 from service.downstream_loading import load_downstream
 from service.findings import is_finite
+from tests.model_store.timm_cache import NAME, cache_random, hub_cache
 
 
 @pytest.fixture
@@ -66,6 +73,49 @@ def test_a_torchvision_classifier_serves(
     assert answer["model"] == "torchvision:resnet18"
     assert len(answer["predictions"]) == len(answer["undefended"]) == 3
     assert client.get("/models").json()["labels"] == 1000
+
+
+def test_a_timm_classifier_serves(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    client_for: Any,
+    photo: Callable[..., Image.Image],
+    file_of: Callable[..., bytes],
+) -> None:
+    cache_random(hub_cache(monkeypatch, tmp_path / "hub"))
+    client = client_for(classifier=f"timm:{NAME}")
+    answer = client.post("/classify-robust?top_k=3&compare=true", content=file_of(photo(300, 200))).json()
+    assert answer["model"] == f"timm:{NAME}"
+    assert len(answer["predictions"]) == len(answer["undefended"]) == 3
+    assert client.get("/models").json()["labels"] == 1000
+
+
+def test_a_timm_classifier_that_cannot_be_had_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store_root: Path
+) -> None:
+    hub_cache(monkeypatch, tmp_path / "hub")
+    with pytest.raises(UnavailableModelError, match=r"hf download timm/resnet18\.a1_in1k.*or unset NRP_CLASSIFIER"):
+        load_downstream("classifier", "timm:resnet18.a1_in1k", ModelStore(store_root))
+
+
+def test_batch_norms_are_folded_with_the_same_answers(official_weights: Any, store_root: Path) -> None:
+    images = torch.rand(2, 3, 64, 64)
+    network = resnet18(weights=None).eval()
+    network.load_state_dict(official_weights[0])
+    tiny = ModelStore(store_root).load("tiny").module
+    for name, original in (("torchvision:resnet18", network), ("tiny", tiny)):
+        module = load_downstream("classifier", name, ModelStore(store_root)).module
+        assert not any(isinstance(part, nn.BatchNorm2d) for part in module.modules())
+        with torch.inference_mode():
+            torch.testing.assert_close(module(images), original(images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_classifier_without_labels_is_refused(store_root: Path, tmp_path: Path) -> None:
+    store = ModelStore(shutil.copytree(store_root, tmp_path / "store"))
+    loaded = store.load("tiny")
+    store.publish(loaded.card.model_copy(update={"labels": ()}), loaded.module, replace=True)
+    with pytest.raises(InvalidCardError, match="tiny names no classes; add them"):
+        load_downstream("classifier", "tiny", store)
 
 
 def test_a_download_that_is_impossible_is_one_line_with_the_next_step(

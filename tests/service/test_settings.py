@@ -19,7 +19,7 @@ from service.settings import Settings, load_settings
 def test_defaults_are_those_of_the_contract() -> None:
     settings = Settings()
     assert (settings.host, settings.port, settings.device) == ("127.0.0.1", 8000, "auto")
-    assert (settings.purifier, settings.classifier) == ("auto", "imagenette-resnet")
+    assert (settings.purifier, settings.classifier) == ("auto", "efficientnet-lite0")
     assert settings.model_store == SHIPPED
     assert settings.max_body_bytes == 20 * 2**20
 
