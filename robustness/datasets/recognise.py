@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from robustness.datasets.nips17 import is_nips17
+from robustness.datasets.yolo import is_yolo
 from robustness.errors import PhotoFolderError
 from robustness.results.row import Task
 
 LAYOUTS = (
-    "one folder of photos a class (also one with a val/ of these in it), CamVid's test/images and test/labels, "
-    "Pascal VOC's ImageSets/Main or COCO's annotations/"
+    "one folder of photos a class (also one with a val/ of these in it), the NeurIPS 2017 set's images.csv and "
+    "images/, CamVid's test/images and test/labels, Pascal VOC's ImageSets/Main, COCO's annotations/ or YOLO's images/ "
+    "and labels/"
 )
 
 
@@ -18,9 +21,9 @@ def recognise(root: Path) -> Task | None:
     """The task that ``root`` itself is laid out for, or None."""
     if (root / "test" / "images").is_dir() and (root / "test" / "labels").is_dir():
         return "segmentation"
-    if (root / "ImageSets" / "Main").is_dir() or (root / "annotations").is_dir():
+    if (root / "ImageSets" / "Main").is_dir() or (root / "annotations").is_dir() or is_yolo(root):
         return "detection"
-    return "classification" if class_root(root) is not None else None
+    return "classification" if is_nips17(root) or class_root(root) is not None else None
 
 
 def class_root(root: Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""Detectors as victims: RetinaNet's losses to attack, mAP@0.5 to judge."""
+"""Detectors as victims: RetinaNet's losses to attack, mAP@0.5 to judge. A program is judged alone: it has no loss."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DetectorModule(Protocol):
         """Boxes (K, 4), scores (K,) and labels (K,) of each image, best first."""
 
     def losses(self, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """``classification`` and ``box`` losses (N,), differentiable in the images."""
+        """``classification`` and ``box`` losses (N,), differentiable in the images. A program lacks it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,15 @@ class Detector(Victim):
     size: tuple[int, int] = (0, 0)
 
     def loss(self, versions: Tensor, truths: Truths) -> Tensor:
-        """RetinaNet's classification and box losses (N,), added up as in training."""
+        """RetinaNet's classification and box losses (N,), added up as in training.
+
+        Raises VictimError for a program, which gives boxes alone.
+        """
+        if not hasattr(self.module, "losses"):
+            raise VictimError(
+                f"{self.name} gives boxes and no loss, so nothing leads an attack made on it: attack it by transfer "
+                "(SSP or CDA, on a surrogate)"
+            )
         targets = []
         for boxes, labels in zip(truths["boxes"], truths["labels"], strict=True):
             present = labels >= 0

@@ -145,3 +145,22 @@ def test_a_model_that_cannot_serve_is_refused(tmp_path: Path, changes: dict[str,
     published(store, **changes)
     with pytest.raises(VictimError, match=said):
         load_detector(store, "cells", torch.device("cpu"))
+
+
+class Boxes(nn.Module):
+    """Finds the same box everywhere, as a program does: without a loss."""
+
+    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+        box = {"boxes": torch.tensor([[0.0, 0, 4, 4]]), "scores": torch.tensor([0.5]), "labels": torch.tensor([1])}
+        return [box for _ in images]
+
+
+def test_a_detector_without_a_loss_is_judged_and_refuses_attacks_made_on_it_in_one_line() -> None:
+    victim = Detector("boxes", "0" * 64, Boxes(), CLASSES, (8, 8))
+    known = truths([0, 0, 4, 4])
+    assert victim.score(victim.answer(levels(1.0).unsqueeze(1)), known).percent == 100
+    generator = torch.Generator().manual_seed(0)
+    knowledge = victim.knowledge(known, generator)
+    with pytest.raises(VictimError, match=r"boxes gives boxes and no loss.*by transfer") as failure:
+        PGD(8.0, iterations=1)(levels(1.0), knowledge, generator)
+    assert "\n" not in str(failure.value)

@@ -127,3 +127,73 @@ def test_a_segmenter_of_other_classes_is_refused(camvid: Path) -> None:
     voc = Segmenter("voc", "0" * 64, nn.Identity(), ("aeroplane", "bicycle"), (8, 12))
     with pytest.raises(VictimError, match="voc does not tell CamVid's classes apart"):
         read_examples(camvid, (voc,), ALL, QUIET)
+
+
+def test_a_classifier_is_judged_at_the_convention_given_and_a_scene_has_none(store: ModelStore) -> None:
+    wanted = InputConvention(short_side=20, crop=18)
+    found = load_victim(store, "victim-a", CPU, wanted)
+    assert isinstance(found, Classifier)
+    assert found.convention == wanted
+    shape = {"classes": 11, "width": 4}
+    labels = tuple(f"{n}" for n in range(11))
+    card = Card(name="roads", summary="s", task="segmenter", architecture="segnet_basic", arguments=shape)
+    store.publish(
+        card.model_copy(update={"labels": labels, "recipe": {"size": [16, 24]}}), build("segnet_basic", shape)
+    )
+    with pytest.raises(VictimError, match="roads is no classifier, so no input convention"):
+        load_victim(store, "roads", CPU, wanted)
+
+
+@pytest.fixture
+def nips17(tmp_path: Path) -> Path:
+    (tmp_path / "nips17" / "images").mkdir(parents=True)
+    lines = ["ImageId,TrueLabel,TargetClass,License,Author,OriginalLandingURL"]
+    for number in range(4):
+        Image.new("RGB", (299, 299), (60 * number, 0, 0)).save(tmp_path / "nips17" / "images" / f"{number}.webp")
+        lines.append(f"{number},{number + 1},{number + 2},l,a,p")
+    (tmp_path / "nips17" / "images.csv").write_text("\n".join(lines))
+    return tmp_path / "nips17"
+
+
+def test_the_neurips_photos_are_for_classifiers_of_imagenet(victims: tuple[Classifier, ...], nips17: Path) -> None:
+    imagenet = replace(victims[0], folders=tuple(f"n{n:08}" for n in range(1000)))
+    found = read_examples(nips17, (imagenet,), replace(ALL, limit=3), QUIET)
+    assert found.pixels.shape == (3, 3, 16, 16)
+    assert torch.equal(found.truths["targets"], found.truths["labels"] + 1)
+    assert found.names == read_examples(nips17, (imagenet,), ALL, QUIET).names[:3]
+    with pytest.raises(VictimError, match=r"1000 classes but victim-a tells 3 apart; name a classifier of ImageNet"):
+        read_examples(nips17, victims, ALL, QUIET)
+
+
+@pytest.mark.parametrize("change", [{"fraction": 0.2}, {"part": "selection"}])
+def test_the_neurips_photos_have_no_selection(
+    victims: tuple[Classifier, ...], nips17: Path, change: dict[str, object]
+) -> None:
+    imagenet = replace(victims[0], folders=tuple(f"n{n:08}" for n in range(1000)))
+    with pytest.raises(PhotoFolderError, match="for evaluation alone and has no selection; leave out"):
+        read_examples(nips17, (imagenet,), replace(ALL, **change), QUIET)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def yolo(tmp_path: Path) -> Path:
+    for folder in ("images", "labels"):
+        (tmp_path / "yolo" / folder).mkdir(parents=True)
+    for number in range(3):
+        Image.new("RGB", (20, 10)).save(tmp_path / "yolo" / "images" / f"{number}.png")
+        (tmp_path / "yolo" / "labels" / f"{number}.txt").write_text("1 0.5 0.5 1 1\n")
+    return tmp_path / "yolo"
+
+
+def test_photos_with_yolo_s_labels_come_at_the_detector_s_size(yolo: Path) -> None:
+    found = read_examples(yolo, (Detector("two", "0" * 64, nn.Identity(), ("a", "b"), (8, 12)),), ALL, QUIET)
+    assert found.pixels.shape == (3, 3, 8, 12)
+    assert found.truths["boxes"].tolist() == [[[0, 0, 12, 8]]] * 3
+    one = Detector("one", "0" * 64, nn.Identity(), ("a",), (8, 12))
+    with pytest.raises(PhotoFolderError, match="class 1 is none of the 1 classes"):
+        read_examples(yolo, (one,), replace(ALL, limit=2), QUIET)
+
+
+def test_a_detector_of_other_classes_is_not_judged_on_blood_cells(tmp_path: Path) -> None:
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    with pytest.raises(VictimError, match="two does not tell BCCD's cells apart"):
+        read_examples(tmp_path, (Detector("two", "0" * 64, nn.Identity(), ("a", "b"), (8, 8)),), ALL, QUIET)
