@@ -122,7 +122,7 @@ def _run(run: Callable[[Tensor], Any], card: Card, image: Tensor) -> Tensor:
     except IncompatibleWeightsError:
         raise
     except Exception as error:  # a program can fail in any way
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).split())[-200:] or type(error).__name__  # TorchScript's traceback comes first
         raise IncompatibleWeightsError(
             f"{card.name!r} fails on an image of {size}: {reason}; state the size in its card (input.crop, recipe.size)"
         ) from error

@@ -70,3 +70,26 @@ def test_a_default_mode_that_is_not_among_the_modes_is_refused() -> None:
 def test_a_card_cannot_be_changed_in_place() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         FULL.name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"layout": "NHWC"}, {"colour": "BGR"}, {"high": 255.0}, {"low": -1.0}, {"mean": (1, 2, 3)}, {"std": (1, 1, 1)}],
+    ids=str,
+)
+def test_only_our_own_convention_is_plain(change: dict[str, object]) -> None:
+    assert InputConvention(short_side=9, crop=8, stretch=True).plain
+    assert not InputConvention.model_validate(change).plain
+
+
+@pytest.mark.parametrize(
+    "change", [{"layout": "CHW"}, {"colour": "grey"}, {"mean": (1, 2)}, {"std": (1, 0, 1)}], ids=str
+)
+def test_a_convention_that_nothing_can_follow_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        InputConvention.model_validate(change)
+
+
+def test_an_output_that_nothing_reads_is_refused(make_card: Callable[..., Card]) -> None:
+    with pytest.raises(ValidationError, match="output"):
+        make_card(output="boxes")

@@ -16,7 +16,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from model_store.card import Card
+from model_store.card import Card, InputConvention
 from model_store.commands import configure_models, run_models
 from model_store.errors import IncompatibleWeightsError, UnavailableModelError
 from model_store.store import ModelStore, card_text
@@ -242,3 +242,54 @@ def test_nrp_models_publish_takes_a_folder_of_one(
     assert run_models(parser.parse_args(["publish", str(folder), "--store", str(store.root)])) == 0
     assert "sha256" in capsys.readouterr().out
     assert isinstance(store.load("shades").module(torch.rand(1, 3, 2, 2)), Tensor)
+
+
+CHANNELS_LAST = """(float[N,6,8,3] images) => (float[N,3] logits)
+{ means = ReduceMean <axes = [1, 2], keepdims = 0> (images)  logits = Identity (means) }"""
+
+
+def test_a_program_with_the_channels_last_gets_them_so(store: ModelStore, card: Callable[..., Card]) -> None:
+    convention = InputConvention(layout="NHWC", colour="BGR", high=255.0, mean=(1, 2, 3))
+    module = loaded(store, card("classifier", input=convention), saved(CHANNELS_LAST))
+    assert (module.size, module.single) == ((6, 8), False)
+    images = torch.rand(2, 3, 6, 8)
+    expected = 255 * images.mean(dim=(2, 3)).flip(1) - torch.tensor([1.0, 2, 3])
+    torch.testing.assert_close(module(images), expected)
+
+
+def test_a_program_with_the_channels_last_is_told_what_to_say(store: ModelStore, card: Callable[..., Card]) -> None:
+    with pytest.raises(IncompatibleWeightsError, match="say layout NHWC in its card's input"):
+        store.publish_program(card("classifier"), saved(CHANNELS_LAST))
+    with pytest.raises(IncompatibleWeightsError, match=r"images \(N, H, W, 3\)"):
+        store.publish_program(card("classifier", input=InputConvention(layout="NHWC")), saved(CLASSIFIER))
+
+
+GRID = """(float[1,3,8,8] images) => (float[1,8,2,2] grid)
+<float[1,8,2,2] cells = {{{cells}}}, float[1] none = {{0}}>
+{{ nothing = Mul (images, none)  zero = ReduceMax <keepdims = 0> (nothing)  grid = Add (cells, zero) }}"""
+
+
+def test_a_decoder_of_the_card_makes_boxes_of_a_detector_s_grid(store: ModelStore, card: Callable[..., Card]) -> None:
+    cells = torch.zeros(8, 2, 2)
+    cells[0, 1, 0], cells[7, 1, 0] = 0.5, 0.25  # one thing of class 2, centred on the corner of the lower left cell
+    graph = GRID.format(cells=", ".join(f"{value}" for value in cells.flatten().tolist()))
+    module = loaded(store, card("detector", output="fastestdet"), saved(graph))
+    assert (module.size, module.single) == ((8, 8), True)
+    (found,) = module(torch.rand(1, 3, 8, 8))
+    assert found["boxes"].tolist() == [[0, 2, 2, 6]]  # half as wide and high as the image, cut at its edge
+    assert found["scores"].tolist() == pytest.approx([0.5**0.6 * 0.25**0.4])
+    assert found["labels"].tolist() == [2]
+    with pytest.raises(IncompatibleWeightsError, match="fastestdet of 2 labels: of rank 4, with 7 in dimension 1"):
+        store.publish_program(card("detector", output="fastestdet", labels=("a", "b")), saved(graph), replace=True)
+
+
+def test_an_attacker_s_gradient_is_refused_with_what_to_do_instead(
+    store: ModelStore, card: Callable[..., Card]
+) -> None:
+    module = loaded(store, card("classifier"), saved(CLASSIFIER))
+    with pytest.raises(
+        IncompatibleWeightsError, match=r"by transfer \(SSP, a surrogate\) or by score \(Square\)"
+    ) as failure:
+        module(torch.rand(1, 3, 4, 4, requires_grad=True))
+    assert "'shades'" in str(failure.value)
+    assert "\n" not in str(failure.value)

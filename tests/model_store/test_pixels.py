@@ -94,3 +94,11 @@ def test_a_gradient_flows_through_to_the_uploaded_pixels(size: tuple[int, int]) 
 def test_a_crop_larger_than_the_short_side_is_refused() -> None:
     with pytest.raises(ValueError, match="crop 30 is larger than short_side 20"):
         fit(torch.rand(1, 3, 40, 50), InputConvention(short_side=20, crop=30))
+
+
+def test_a_stretched_image_loses_nothing_but_what_the_crop_cuts() -> None:
+    convention = InputConvention(short_side=20, crop=16, stretch=True)
+    images = torch.rand(2, 3, 30, 50)
+    whole = F.interpolate(images, size=(20, 20), mode="bilinear", antialias=True)
+    torch.testing.assert_close(fit(images, convention), whole[..., 2:18, 2:18])
+    assert torch.equal(fit(images[..., :20, :20], convention), images[..., 2:18, 2:18])
