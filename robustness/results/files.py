@@ -81,6 +81,12 @@ def merge_lines(rows: Sequence[Row], path: Path) -> None:
     write_lines([*kept, *rows], path)
 
 
+def replace_section(rows: Sequence[Row], section: str, path: Path) -> None:
+    """Write ``rows`` into a file of lines as all that it holds of ``section``; those of other sections are kept."""
+    kept = [row for row in read_lines(path) if row.section != section] if path.is_file() else []
+    write_lines([*kept, *rows], path)
+
+
 def _plain(row: Row) -> dict[str, object]:
     return row.model_dump(mode="json")
 

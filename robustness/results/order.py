@@ -17,7 +17,7 @@ _FAMILIES = ("clean", "FGSM", "R-FGSM", "I-FGSM", "MI-FGSM", "DIM", "DIM-TI", "P
 _ROLES = MappingProxyType({"none": 0, "baseline": 1, "purifier": 2})
 _BASELINES = ("JPEG 75", "JPEG 50", "JPEG 20", "TV 30", "TV 10", "median 3x3")
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
-_ITERATIONS = re.compile(r"-\d+$| \(iterations \d+\)$")
+_SETTINGS = re.compile(r"-\d+$| \((iterations \d+|space features)\)$")
 
 
 def natural(text: str) -> NaturalKey:
@@ -27,8 +27,8 @@ def natural(text: str) -> NaturalKey:
 
 
 def family(attack: str) -> str:
-    """An attack's name without the number of iterations at its end: "SSP" of "SSP-100"."""
-    return _ITERATIONS.sub("", attack)
+    """An attack's name without how it was set, at its end: "SSP" of "SSP-100", "FSA" of "FSA (space features)"."""
+    return _SETTINGS.sub("", attack)
 
 
 def attack_key(attack: str) -> tuple[int, NaturalKey]:
@@ -74,5 +74,5 @@ def defences_of(rows: Iterable[Row]) -> tuple[tuple[str, str], ...]:
 
 
 def suites_of(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Their suites, the paper's first."""
-    return tuple(sorted({row.suite for row in rows}, key=lambda suite: (suite != "paper", natural(suite))))
+    """Their suites, that of real networks first."""
+    return tuple(sorted({row.suite for row in rows}, key=lambda suite: (suite != "imagenet", natural(suite))))

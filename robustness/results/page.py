@@ -21,12 +21,16 @@ from robustness.results.overview import Overview, headline, overview_table
 from robustness.results.picture import Picture
 from robustness.results.plots import plot_all
 from robustness.results.published import PUBLISHED
+from robustness.results.real_networks import TABLES as REAL
+from robustness.results.real_networks import detail_section, real_section
 from robustness.results.row import Row
 from robustness.results.suspicion import TABLE as SUSPICION
 from robustness.results.suspicion import plot_roc, suspicion_section
 from robustness.results.tables import TITLES, cost_table, table_of
 from robustness.results.timing import FILE as TIMINGS
 from robustness.results.timing import Timing, read_timings, timing_section
+from robustness.results.tradeoff import SECTION as TRADEOFF
+from robustness.results.tradeoff import plot_tradeoff
 from robustness.results.verdicts import bars_section
 
 NAME = "RESULTS.md"
@@ -68,7 +72,9 @@ same image again and again."""
 
 FIGURES: Mapping[str, int] = MappingProxyType({"F1": 1, "F6": 6})
 # The rows of a defence card go onto that card; the page passes over them.
-KNOWN = frozenset({"overview", "card", "checks", "purifier", "bars", "certified", SUSPICION, *PUBLISHED, *FIGURES})
+KNOWN = frozenset(
+    {*REAL, "overview", "card", "checks", "purifier", "bars", "certified", SUSPICION, *PUBLISHED, *FIGURES}
+)
 
 
 def render(
@@ -95,12 +101,15 @@ def render(
     text = blocks(
         "# Results",
         INTRODUCTION,
-        *_headlines(rows),
+        *real_section(rows),
+        *_shown(pictures, TRADEOFF, folder),
+        *([] if real_section(rows) else _headlines(rows)),
         "## How to read this page",
         READING,
         "## What was run",
         *(_run(suite, [row for row in rows if row.suite == suite]) for suite in suites_of(rows)),
         *_bars(rows),
+        *detail_section(rows),
         *certified_section([row for row in rows if row.table == "certified"]),
         *suspicion_section([row for row in rows if row.table == SUSPICION]),
         *_shown(pictures, SUSPICION, folder),
@@ -134,6 +143,7 @@ def render_folder(
     drawn = (
         *plot_all(rows, folder / "plots"),
         *plot_costs(rows, timings, folder / "plots"),
+        *plot_tradeoff(rows, timings, folder / "plots"),
         *plot_roc(rows, folder / "plots"),
     )
     return render(rows, costs, (*drawn, *pictures), folder, warnings=warnings, notes=notes, timings=timings)

@@ -15,7 +15,8 @@ class Row(BaseModel):
 
     ``attacker`` "white box" knows the victim and not the defence, "transfer" only ``surrogate``, "aware" both the
     victim and the defence, "none" is the clean row (attack "clean", eps 0). ``table`` is where the row belongs
-    ("T1" to "T7", "F1", "F6", "overview", "card", "checks", "purifier", "bars", "certified", "suspicion"); ``series``
+    ("T1" to "T7", "F1", "F6", "unaware", "transfer", "aware", "overview", "card", "checks", "bars", "certified",
+    "suspicion"), ``section`` which part of its suite measured it, which may be run by itself; ``series``
     and ``x`` are a plot's line and abscissa, a noise and a certified radius, or whose figure of several it is.
     ``percent`` None means not measured, and ``missing`` says why. ``settings`` are the attack's,
     ``weights`` and ``data`` sha256 by name, ``versions`` of packages. Not a number and infinity are no figures.
@@ -24,6 +25,7 @@ class Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     suite: str
+    section: str = ""
     table: str
     task: Task
     attacker: Attacker

@@ -31,16 +31,10 @@ AWARE_NOTE = """\
 The paper attacks NRP through its backward pass and under dynamic inference, so its figures of NRP stand beside ours of
 the attacker who knows the purifier."""
 
-# Our series, and the line of the paper's table 1 that is the same thing.
-SERIES: Mapping[str, str] = MappingProxyType(
-    {
-        "original": "Original",
-        "adversarial training": "Feature Denoising",
-        "NRP static": "",
-        "NRP dynamic": "",
-        "NRP dynamic, purifier-aware": "NRP",
-    }
-)
+# Our series, and the line of the paper's table 1 that is the same thing; what else is a purifier's name.
+SERIES: Mapping[str, str] = MappingProxyType({"original": "Original", "adversarial training": "Feature Denoising"})
+# The end of a purifier's name where the attacker knows it, as the paper's attacker of NRP does.
+KNOWN = ", purifier-aware"
 TARGETED = "PGD-10 targeted"
 # The order of the columns that the paper's tables 6 and 7 do not have: its own attacker's first.
 _OTHERS: Sequence[Attacker] = ("none", "transfer", "white box", "aware")
@@ -51,7 +45,7 @@ def against_training(rows: Sequence[Row]) -> str:
     """T1: one line a series, victim and attack; clean accuracy and what the attack leaves, the paper's beside."""
     cells = Cells(rows, ("series", "victim", "attack", "eps"), lambda r: (r.series, r.victim, r.attack, r.eps))
     notes, lines = Footnotes(), []
-    for series, theirs in _known_first(SERIES, {row.series for row in rows}):
+    for series, theirs in _series({row.series for row in rows}):
         for victim in victims_of(row for row in rows if row.series == series) or ("any",):
             attacks = {(row.attack, row.eps) for row in rows if (row.series, row.victim) == (series, victim)}
             attacks = {(TARGETED, 16), *attacks} - {("clean", 0)}
@@ -209,8 +203,10 @@ def _words(*words: str) -> str:
     return ", ".join(word for word in words if word)
 
 
-def _known_first(known: Mapping[str, str], seen: set[str]) -> list[tuple[str, str]]:
-    return [*known.items(), *((name, "") for name in sorted(seen - set(known), key=natural))]
+def _series(seen: set[str]) -> list[tuple[str, str]]:
+    """Each series with the paper's line that stands beside it: the known ones, then purifiers."""
+    others = sorted(seen - set(SERIES), key=natural)
+    return [*SERIES.items(), *((name, "NRP" if name.endswith(KNOWN) else "") for name in others)]
 
 
 def _papers(table: PublishedTable, head: str) -> str:

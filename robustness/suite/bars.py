@@ -1,8 +1,8 @@
-"""The bars of the suite `purifier`: each attack's figure of each purifier, in the unit that it is judged in."""
+"""The bars of a suite: each attack's figure of each purifier, in the unit that it is judged in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -53,15 +53,19 @@ class Line:
         session.recorder.lack(place, self.arena.task, self.scenario, self.victim, self.defence, reason, weights)
 
 
-def judge_photos(session: Session, arena: Arena, seen: Sequence[Observation]) -> None:
+def judge_photos(
+    session: Session, arena: Arena, seen: Sequence[Observation], scenarios: Iterable[Scenario] | None = None
+) -> None:
     """One row an attack and purifier: the mean over victims, in points over the best baseline or in % of clean.
 
-    ``seen`` are all observations of photos; of the attackers who know the defence, what all of them leave is judged.
+    ``seen`` are all observations of photos. Of ``scenarios``, None meaning all that were seen but of the attackers who
+    know the defence what all of them leave, each is judged.
     """
+    chosen = list(_judged(seen) if scenarios is None else scenarios)
     victim = MEAN if len(arena.victims) > 1 else arena.victims[0].name
     weights = {one.name: one.identity for one in arena.victims}
     for defence in session.purified:
-        for scenario in _judged(seen):
+        for scenario in chosen:
             found = compare(seen, scenario, defence.name)
             if found is not None:
                 line = Line(arena.first(len(found.defended)), scenario, defence, victim, weights)

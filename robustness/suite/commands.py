@@ -17,13 +17,18 @@ from robustness.options import fraction, names, whole
 from robustness.progress import Progress
 from robustness.results.files import write_lines
 from robustness.results.judged import judged_figures
+from robustness.results.real_networks import SUITE as IMAGENET
 from robustness.suite.assembly import Wanted, assemble
+from robustness.suite.imagenet.assembly import TASKS
+from robustness.suite.imagenet.commands import SEEN, run_imagenet
+from robustness.suite.imagenet.commands import SURROGATE as FEATURES
 from robustness.suite.pages import render_card, render_page
 from robustness.suite.run import run_suite
 from robustness.suite.sizes import SUITES
 
 SURROGATE = "imagenette-vgg-features"
-PURIFIERS = ("nrp-lite",)
+PURIFIERS = ("nrp-fast",)
+RESULTS = Path("docs/results")
 MODES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"quick": ("default", "static"), "paper": ("default", "static"), "purifier": ("default",)}
 )
@@ -46,8 +51,22 @@ def configure_suite(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--suite",
-        choices=tuple(SUITES),
-        help="quick: ten minutes of two cores; paper: every table, an hour or two; purifier: purifiers against bars",
+        choices=(IMAGENET, *SUITES),
+        help="imagenet: real networks, hours of two cores; quick: a smoke test of five minutes",
+    )
+    add(
+        "--section",
+        type=names,
+        default=(),
+        metavar="A,B",
+        help=f"of the suite imagenet, only these, in place of their earlier rows: {', '.join(TASKS)}",
+    )
+    add(
+        "--seen",
+        type=names,
+        default=SEEN,
+        metavar="A,B",
+        help=f"of the suite imagenet, classifiers that a purifier's training has seen (default {','.join(SEEN)})",
     )
     add("--card", action="store_true", help="write the purifier's defence card, one page, from the suite's rows")
     add("--write-card", action="store_true", help="with --suite purifier: write each purifier's bars into its own card")
@@ -55,9 +74,8 @@ def configure_suite(parser: argparse.ArgumentParser) -> None:
     add(
         "--purifier",
         type=names,
-        default=PURIFIERS,
         metavar="A,B",
-        help="the purifier to measure, with --suite purifier several (default nrp-lite)",
+        help="the purifier to measure, with --suite imagenet several (default nrp-fast; nrp-fast,nrp-strong)",
     )
     add(
         "--modes",
@@ -65,7 +83,11 @@ def configure_suite(parser: argparse.ArgumentParser) -> None:
         metavar="M,..",
         help="modes of inference (default default,static; with --suite purifier default)",
     )
-    add("--surrogate", default=SURROGATE, metavar="NAME", help=f"whom transfer attacks follow (default {SURROGATE})")
+    add(
+        "--surrogate",
+        metavar="NAME",
+        help=f"whose features transfer attacks follow (default {SURROGATE}; with --suite imagenet {FEATURES})",
+    )
     add(
         "--data", type=Path, action="append", default=[], metavar="DIR", help="test data, or a folder of it; repeatable"
     )
@@ -81,7 +103,7 @@ def configure_suite(parser: argparse.ArgumentParser) -> None:
         help="what models are judged in (default auto: bfloat16 where the hardware has it, as the service does)",
     )
     add("--output", type=Path, metavar="DIR", help="rows, pictures and cache (default runs/evaluate/SUITE)")
-    add("--results", type=Path, default=Path("docs/results"), metavar="DIR", help="where the page goes")
+    add("--results", type=Path, metavar="DIR", help="where rows and page go (default docs/results)")
     add("--store", type=Path, default=SHIPPED, metavar="DIR", help="the model store (default: the shipped one)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     parser.set_defaults(**DEFAULTS)
@@ -89,7 +111,12 @@ def configure_suite(parser: argparse.ArgumentParser) -> None:
 
 def run_card_or_suite(args: argparse.Namespace) -> int:
     """Measure, write rows, page and card, and say where they are. Raises EvaluationError for a useless command line."""
+    if args.suite == IMAGENET:
+        return run_imagenet(args)
     _refuse_useless(args)
+    args.purifier = args.purifier or PURIFIERS
+    args.surrogate = args.surrogate or SURROGATE
+    args.results = args.results or RESULTS
     suite = args.suite or "quick"
     output = args.output or Path("runs") / "evaluate" / suite
     progress = Progress()

@@ -45,14 +45,15 @@ def layers(session: Session, arena: Arena, victim: Victim) -> None:
         for place, layer in enumerate(names):
             surrogate = load_surrogate(session.store, network, session.recorder.conditions.device, layer)
             attack = SSP(EPS, iterations=LAYER_ITERATIONS)
-            _record(
+            record_fooling(
                 session, few, surrogate.threat(attack), victim, Place("F1", network, place), layer=layer, before=before
             )
 
 
-def _record(
+def record_fooling(
     session: Session, arena: Arena, threat: Threat, victim: Victim, place: Place, *, layer: str, before: Observation
 ) -> None:
+    """Record the share of the victim's answers, those ``before`` the attack, that ``threat`` changes."""
     trial = session.attack(arena, threat, (victim,))
     (after,) = judge(arena.bench, trial, NoDefence())
     said, says = (seen.answers["log_probabilities"].argmax(1) for seen in (before, after))

@@ -26,6 +26,7 @@ from robustness.results.grids import (
     perturbation,
     write_grid,
 )
+from robustness.results.order import natural
 from robustness.results.picture import Picture
 from robustness.results.tsne import plot_tsne
 from robustness.seeds import derive_seed
@@ -57,11 +58,16 @@ def draw_pictures(session: Session, results: Path, folder: Path) -> None:
 
 
 def kept_pictures(results: Path) -> list[Picture]:
-    """What any suite drew into ``results`` for the page: each suite writes the page anew."""
-    drawn, words = (results / name for name in FIGURE_3)
-    if not (drawn.is_file() and words.is_file()):
-        return []
-    return [Picture(drawn, "grids", "Figure 3: logits and features by class", words.read_text().strip())]
+    """What any suite drew into ``results`` for the page: each suite writes the page anew.
+
+    A text file beside a picture holds its title, in a line of its own, and its caption.
+    """
+    found = []
+    for words in sorted((results / "plots").glob("figure-*.txt"), key=lambda path: natural(path.name)):
+        title, _, caption = words.read_text(encoding="utf-8").strip().partition("\n")
+        if words.with_suffix(".png").is_file():
+            found.append(Picture(words.with_suffix(".png"), "grids", title, caption))
+    return found
 
 
 def _write_grids(session: Session, arena: Arena, folder: Path) -> None:
@@ -154,4 +160,4 @@ def _features(session: Session, arena: Arena, results: Path) -> None:
         f"t-SNE of {len(labels)} photos' logits (left) and features (right) in {surrogate.name}: "
         "logits fall apart by class, features much less, which is why an attack on them needs no class."
     )
-    write_text(words, f"{caption}\n")
+    write_text(words, f"Figure 3: logits and features by class\n{caption}\n")

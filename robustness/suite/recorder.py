@@ -39,11 +39,16 @@ class Evidence:
 
 
 class Recorder:
-    """Rows of one run of a suite, in order, each also a file under ``folder``."""
+    """Rows of one run of a suite, in order, each also a file under ``folder``.
+
+    ``section`` is the part of the suite that is being measured, and ``facts`` go into the settings of every row.
+    """
 
     def __init__(
         self, suite: str, folder: Path, command: str, conditions: Conditions, versions: dict[str, str]
     ) -> None:
+        self.section = ""
+        self.facts: dict[str, object] = {}
         self.suite, self.folder, self.command = suite, folder, command
         self.conditions, self.versions = conditions, versions
         self.rows: list[Row] = []
@@ -54,6 +59,7 @@ class Recorder:
         return self.keep(
             Row(
                 suite=self.suite,
+                section=self.section,
                 table=place.table,
                 series=place.series,
                 x=place.x,
@@ -69,7 +75,7 @@ class Recorder:
                 percent=round(score.percent, 3),
                 interval=(round(score.interval[0], 3), round(score.interval[1], 3)),
                 count=score.count,
-                settings=evidence.settings,
+                settings={**evidence.settings, **self.facts},
                 weights=evidence.weights,
                 data=evidence.data,
                 versions=self.versions,
@@ -95,6 +101,7 @@ class Recorder:
         return self.keep(
             Row(
                 suite=self.suite,
+                section=self.section,
                 table=place.table,
                 series=place.series,
                 x=place.x,
@@ -110,6 +117,7 @@ class Recorder:
                 percent=None,
                 count=0,
                 missing=reason,
+                settings=dict(self.facts),
                 weights=dict(weights),
                 versions=self.versions,
                 device=self.conditions.device.type,

@@ -18,6 +18,7 @@ from robustness.suite.recorder import Place
 from robustness.suite.session import Arena, Session
 from robustness.suite.threats import PERTURBERS, generated, named
 from robustness.victims.classification import Classifier, top
+from robustness.victims.detection import Detector
 from robustness.victims.victim import Victim
 
 ROBUST = "imagenette-resnet-robust"
@@ -129,6 +130,8 @@ def _known_victims(session: Session, arena: Arena, defences: Sequence[Defence], 
     found: list[Observation] = []
     attack = PGD(PAPER_EPS)
     for victim in arena.victims:
+        if isinstance(victim, Detector) and not hasattr(victim.module, "losses"):
+            continue  # a program has no gradient to follow
         trial = session.attack(arena, white_box(attack, victim), (victim,))
         found += session.measure(arena, trial, defences, Place(table))
         for defence in session.purified:
