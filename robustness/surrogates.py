@@ -13,6 +13,7 @@ from torchvision.models import VGG16_Weights
 
 from model_store.architectures.vgg_features import CONV3_3, VGG16Features
 from model_store.devices import place
+from model_store.folding import fold_batch_norms
 from model_store.official import TORCHVISION, file_name, read_official
 from model_store.store import ModelStore, fill
 from robustness.adversaries import Threat
@@ -111,8 +112,9 @@ def load_surrogate(store: ModelStore, name: str, device: torch.device, layer: st
     if layer is None:
         raise VictimError(f"{name} is no feature network; name one, or the layer of {name} whose features to attack")
     convolutions = tuple(key for key, part in module.named_modules() if isinstance(part, nn.Conv2d))
-    tap = FeatureTap(module, layer)
-    return Surrogate(title, identity, module, tap, activations(module, convolutions), loaded.folders)
+    excite = activations(module, convolutions)  # before norms, so with the norms apart
+    folded = place(fold_batch_norms(module, (layer,)), device)
+    return Surrogate(title, identity, folded, FeatureTap(folded, layer), excite, loaded.folders)
 
 
 @dataclass(frozen=True)

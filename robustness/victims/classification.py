@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from model_store.card import InputConvention
 from model_store.devices import place
+from model_store.folding import fold_batch_norms
 from model_store.store import ModelStore
 from robustness import scores
 from robustness.attacks.attack import Knowledge
@@ -91,7 +92,7 @@ def top(answers: Answers, truths: Truths, places: int) -> Score:
 def load_classifier(
     store: ModelStore, name: str, device: torch.device, convention: InputConvention | None = None
 ) -> Classifier:
-    """The classifier ``name``, judged at its card's input size, or at that of ``convention``.
+    """The classifier ``name``, its batch norms folded, judged at its card's input size, or that of ``convention``.
 
     Another convention than the card's is for networks that take images of any size, so that several can be judged on
     the same pictures. Raises what ``ModelStore.load`` does, or VictimError.
@@ -105,7 +106,7 @@ def load_classifier(
     folders = card.recipe.get("folders")
     if not isinstance(folders, list | tuple) or len(folders) != len(card.labels):
         raise VictimError(f"the card of {name} does not list one class folder a label in recipe.folders; add them")
-    module = place(store.load(name).module, device)
+    module = place(fold_batch_norms(store.load(name).module), device)
     return Classifier(name, card.sha256, module, convention, tuple(str(folder) for folder in folders), card.labels)
 
 

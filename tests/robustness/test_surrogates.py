@@ -18,6 +18,7 @@ from robustness.attacks.ssp import SSP
 from robustness.attacks.universal import fast_feature_fool, response
 from robustness.datasets.nips17 import is_nips17, read_nips17
 from robustness.errors import AttackError, VictimError
+from robustness.features import read_layers
 from robustness.judgement import Bench
 from robustness.progress import Progress
 from robustness.surrogates import Ensemble, Surrogate, load_surrogate
@@ -64,6 +65,20 @@ def test_a_layer_of_a_classifier_is_read_where_it_is_named(store: ModelStore) ->
         surrogate.module(images)
     torch.testing.assert_close(surrogate.features(images), seen[0])
     assert len(surrogate.activations(images)) == sum(isinstance(m, torch.nn.Conv2d) for m in surrogate.module.modules())
+
+
+def test_its_norms_are_folded_and_every_layer_gives_what_the_stored_network_gives(store: ModelStore) -> None:
+    stored = store.load("victim-a").module
+    convolutions = [name for name, part in stored.named_modules() if isinstance(part, torch.nn.Conv2d)]
+    images = torch.rand(2, 3, 16, 16)
+    for layer in ("stages.0", convolutions[0]):
+        surrogate = load_surrogate(store, "victim-a", CPU, layer)
+        left = [name for name, part in surrogate.module.named_modules() if isinstance(part, torch.nn.BatchNorm2d)]
+        assert len(left) == (layer in convolutions)  # the norm behind a convolution that is read stays
+        wanted = read_layers(stored, (layer, *convolutions), images)
+        found = [surrogate.features(images), *surrogate.activations(images)]
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(surrogate.logits(images), stored(images), rtol=1e-4, atol=1e-5)
 
 
 def test_weights_and_layer_are_its_identity(store: ModelStore) -> None:

@@ -25,6 +25,19 @@ def test_victims_share_convention_and_folders(store: ModelStore) -> None:
     assert not any(p.requires_grad for victim in victims for p in victim.module.parameters())
 
 
+def test_norms_are_folded_with_the_same_logits_and_slopes(store: ModelStore) -> None:
+    (victim,) = load_classifiers(store, ["victim-a"], CPU)
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in victim.module.modules())
+    stored = store.load("victim-a").module
+    images = torch.rand(2, 3, 16, 16)
+    found = []
+    for logits in (victim.logits, stored):
+        leaf = images.clone().requires_grad_(True)
+        said = logits(leaf)
+        found.append((said.detach(), *torch.autograd.grad(said[:, 0].sum(), leaf)))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4)
+
+
 def test_an_unknown_victim_is_told_who_there_is(store: ModelStore) -> None:
     with pytest.raises(UnknownModelError, match=r"'nobody'.*victim-a"):
         load_classifiers(store, ["victim-a", "nobody"], CPU)
