@@ -53,6 +53,15 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
             "purify images, then write what each pixel shows",
             ("nrp segment photo.jpg --output masks", "nrp segment photos/ --output masks --json"),
         ),
+        "attack": Verb(
+            "robustness.attack_verb",
+            "attack photos with a model, to see what it says then",
+            (
+                "nrp attack photo.jpg --model efficientnet-lite0 --eps 8 --output attacked",
+                "nrp attack photo.jpg --model efficientnet-lite0 --attack PGD-10 --targeted goldfish --output attacked",
+                "nrp attack *.png --model squeezenet --attack SSP --surrogate vgg16-hed --eps 16 --output attacked",
+            ),
+        ),
         "bench": Verb(
             "service.bench.commands",
             "measure this service beside other servers",
