@@ -42,10 +42,6 @@ class Decisions:
         """Those of the first photos."""
         return Decisions(self.votes[:count], self.singles[:count])
 
-    def with_broken(self, broken: Tensor) -> Decisions:
-        """The same, but every decision about ``broken`` (N,) photos wrong."""
-        return Decisions(self.votes & ~broken.view(-1, 1), self.singles & ~broken.view(-1, 1, 1))
-
     def scores(self) -> dict[str, Score]:
         """By series: a single draw, the vote (both as shares over all decisions), and the worst of R.
 
@@ -103,22 +99,31 @@ def decide(material: Material, defended: Defended, plan: AwarePlan, pixels: Tens
     return {"votes": torch.stack(votes, dim=1).cpu(), "singles": torch.stack(singles, dim=1).cpu()}
 
 
-def decisions(material: Material, defended: Defended, plan: AwarePlan, pixels: Tensor) -> Decisions:
-    """Decisions about ``pixels`` uint8 (N, 3, H, W), the first N photos after an attack; each batch is kept."""
-    found = []
-    for places in material.batches(f"decisions of {defended.name}", len(pixels), plan.batch):
+def decisions(
+    material: Material, defended: Defended, plan: AwarePlan, pixels: Tensor, broken: Tensor | None = None
+) -> Decisions:
+    """Decisions about ``pixels`` uint8 (N, 3, H, W), the first N photos after an attack; each batch is kept.
+
+    None is made about photos that are ``broken`` (N,) already: all of theirs are wrong.
+    """
+    rounds = rounds_of(defended, plan)
+    votes = torch.zeros(len(pixels), rounds, dtype=torch.bool)
+    singles = torch.zeros(len(pixels), rounds, defended.mode.draws, dtype=torch.bool)
+    for batch in material.batches(f"decisions of {defended.name}", len(pixels), plan.batch):
+        places = batch if broken is None else batch[~broken[batch]]
+        if not len(places):
+            continue
         fingerprint: dict[str, object] = {
             "decisions about": replace(material.examples.pick(places), pixels=pixels[places]).digest,
             "places": places.tolist(),
             "defended": repr(defended),
-            "rounds": rounds_of(defended, plan),
+            "rounds": rounds,
             "arithmetic": repr(plan.judged),
         }
-        label = f"aware decisions {defended.victim} {defended.name} {int(places[0])}"
-        make = partial(decide, material, defended, plan, pixels[places], places)
-        kept = material.recall(label, fingerprint, make)
-        found.append(Decisions(kept["votes"], kept["singles"]))
-    return Decisions(torch.cat([one.votes for one in found]), torch.cat([one.singles for one in found]))
+        label = f"aware decisions {defended.victim} {defended.name} {int(batch[0])}"
+        kept = material.recall(label, fingerprint, partial(decide, material, defended, plan, pixels[places], places))
+        votes[places], singles[places] = kept["votes"], kept["singles"]
+    return Decisions(votes, singles)
 
 
 def clean_decisions(material: Material, defended: Defended, plan: AwarePlan) -> Decisions:

@@ -88,13 +88,13 @@ class Objective:
         with torch.set_grad_enabled(with_slope and exact):
             begin = prepared.requires_grad_(with_slope and exact)
             purified = self.defended.purified(begin, noise, self.arithmetic)
+        if begin.requires_grad and not purified.requires_grad:
+            raise AttackError(f"{self.defended.name} has no gradient of its own; attack it by BPDA")
         if not exact:
             begin = purified = purified.detach().requires_grad_(with_slope)
         with torch.set_grad_enabled(with_slope):
             value = self.loss(self.defended.logits(purified, self.arithmetic), labels)
-        if with_slope and not value.requires_grad:
-            raise AttackError(f"{self.defended.name} has no gradient of its own; attack it by BPDA alone")
-        slope = torch.autograd.grad(value.sum(), begin)[0] if with_slope else None
+        slope = torch.autograd.grad(value, begin, torch.ones_like(value))[0] if with_slope else None
         return value.detach(), slope
 
 

@@ -58,7 +58,7 @@ def measure(
     OutOfTimeError after the material's deadline.
     """
     course = Course(material, defended, replace(plan, photos=min(plan.photos, len(material.examples))), warn)
-    yield from course.figures("clean", 0, course.clean)
+    yield from course.figures("clean", 0, course.clean, {})
     yield from course.main()
     for source in sources:
         yield from course.transfer(source)
@@ -95,7 +95,7 @@ class Course:
                 self._tell(masking_warning(self._title, exact.share, seen.share))
             exact = seen if exact is None else exact
             so_far.append(seen)
-            yield from self.figures(attack.name, attack.eps, seen, **self._counts(found, attack))
+            yield from self.figures(attack.name, attack.eps, seen, self._counts(found, attack))
         settings: dict[str, object] = {"attacks": [attack.name for attack in self.plan.main()]}
         yield from self._series(WORST, self.plan.eps, worst_case(so_far), self.clean.scores(), settings)
 
@@ -103,9 +103,9 @@ class Course:
         """The exact attack made through another purifier; its adversaries are those of that purifier's own figures."""
         spared = clean_decisions(self.material, source, self.plan).broken
         found = adversaries(self.material, source, self.plan, self.plan.exact(), spared)
-        seen = self._decide(found)
+        seen = decisions(self.material, self.defended, self.plan, found.pixels)
         settings: dict[str, object] = {"attacked": int(found.attacked.sum())}
-        for figure in self.figures(self.plan.exact().name, self.plan.eps, seen, **settings):
+        for figure in self.figures(self.plan.exact().name, self.plan.eps, seen, settings):
             yield replace(figure, source=source.name)
 
     def curve(self) -> Iterator[Figure]:
@@ -153,11 +153,9 @@ class Course:
         found, seen = self._attack(attack, clean.broken)
         settings = {**self._counts(found, attack), "queries": attack.queries}
         settings["draws of a query"] = self.plan.square_draws if noisy else 1
-        yield from self._series(
-            f"{attack.name}-{attack.queries}", self.plan.eps, seen.scores(), clean.scores(), settings
-        )
+        yield from self._series(f"Square-{attack.queries}", self.plan.eps, seen.scores(), clean.scores(), settings)
 
-    def figures(self, attack: str, eps: int, seen: Decisions, **settings: object) -> Iterator[Figure]:
+    def figures(self, attack: str, eps: int, seen: Decisions, settings: dict[str, object]) -> Iterator[Figure]:
         """What ``seen`` amounts to, each beside the clean photos'."""
         return self._series(attack, eps, seen.scores(), self.clean.first(len(seen.votes)).scores(), settings)
 
@@ -175,10 +173,7 @@ class Course:
     def _attack(self, attack: Assault | Square, spared: Tensor) -> tuple[Adversaries, Decisions]:
         """The adversaries, and the decisions about them: all wrong for photos that are spared, being broken."""
         found = adversaries(self.material, self.defended, self.plan, attack, spared)
-        return found, self._decide(found).with_broken(spared)
-
-    def _decide(self, found: Adversaries) -> Decisions:
-        return decisions(self.material, self.defended, self.plan, found.pixels)
+        return found, decisions(self.material, self.defended, self.plan, found.pixels, spared)
 
     def _broken(self, so_far: Sequence[Decisions]) -> Tensor:
         return torch.stack([one.broken for one in so_far]).any(dim=0)
