@@ -50,6 +50,10 @@ class OnnxNetwork(nn.Module):
         if self._boxes and boxes is not None and len(boxes.shape or ()) != 3:  # (K, 4), of one image
             self.single = True
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> OnnxNetwork:
+        """Itself: a session cannot be copied, and nothing in it changes."""
+        return self
+
     def forward(self, images: Tensor) -> Any:
         if images.requires_grad:
             raise IncompatibleWeightsError(

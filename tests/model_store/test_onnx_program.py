@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import sys
 import warnings
@@ -209,6 +210,12 @@ def test_gradients_are_not_made_up(store: ModelStore, card: Callable[..., Card])
     module = loaded(store, card(), saved(SEGMENTER))
     with pytest.raises(IncompatibleWeightsError, match="gradients"):
         module(torch.rand(1, 3, 4, 4, requires_grad=True))
+
+
+def test_a_copy_runs_the_same_session(store: ModelStore, card: Callable[..., Card]) -> None:
+    module = loaded(store, card(), saved(SEGMENTER))
+    images = torch.rand(1, 3, 4, 4)
+    assert torch.equal(copy.deepcopy(module)(images), module(images))
 
 
 def test_it_runs_on_as_many_threads_as_pytorch_does(

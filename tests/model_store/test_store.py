@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from model_store.architectures import build
-from model_store.card import Card, Figure
+from model_store.card import Card, Figure, InputConvention
 from model_store.errors import (
     IncompatibleWeightsError,
     InvalidCardError,
@@ -286,3 +286,12 @@ def test_an_empty_store_says_that_there_are_none(tmp_path: Path) -> None:
 def test_a_store_can_be_moved(store: ModelStore, published: Card, tmp_path: Path) -> None:
     store.root.rename(tmp_path / "moved")
     assert ModelStore(tmp_path / "moved").verify("small") == published
+
+
+@pytest.mark.parametrize("change", [{"output": "logits"}, {"input": InputConvention(layout="NHWC")}])
+def test_what_only_programs_may_ask_for_is_refused_of_weights(
+    store: ModelStore, published: Card, change: dict[str, Any]
+) -> None:
+    store.rewrite_card(published.model_copy(update=change))
+    with pytest.raises(InvalidCardError, match=r"leave output, .* to programs"):
+        store.load(published.name)
