@@ -23,15 +23,15 @@ def fold_batch_norms(module: nn.Module, keep: Collection[str] = ()) -> nn.Module
 
     Layers keep their names: where a norm was, its activation is left, or the identity. Every layer still gives what it
     gave, up to rounding, but convolutions, which give what their norms gave, and layers that end in such a one: name
-    those of them that will be read in ``keep``, and they are left as they are. So are a network whose forward pass
-    torch.fx cannot trace, layers in training mode, and convolutions and norms of classes not known here.
+    those of them that will be read in ``keep``, and they are left as they are. So are a network that cannot be copied
+    or traced, layers in training mode, and convolutions and norms of classes not known here.
 
     torch.fx changes ``nn.Module`` while it traces: call this where no other thread runs a network.
     """
-    folded = copy.deepcopy(module)
     try:
+        folded = copy.deepcopy(module)
         graph = _Tracer().trace(folded)
-    except Exception:  # noqa: BLE001 - whatever a forward pass makes of a symbol; it can only not be folded
+    except Exception:  # noqa: BLE001 - whatever a copy, or a forward pass on symbols, raises; it can only not be folded
         return module
     pairs = [pair for pair in _pairs(folded, graph) if not any(_separates(layer, *pair) for layer in keep)]
     for conv, norm in pairs:

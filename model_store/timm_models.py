@@ -75,6 +75,14 @@ def load_timm(name: str, otherwise: str) -> TimmModel:
     return TimmModel(labels, identity, transforms, module.eval().requires_grad_(False))
 
 
+def imagenet_folders() -> tuple[str, ...]:
+    """The WordNet ids of ImageNet's 1,000 classes, in the order in which networks number them: that of their folders.
+
+    Raises UnavailableModelError where timm, which knows them, is not installed.
+    """
+    return tuple(_timm("or leave official classifiers out").data.ImageNetInfo().label_names())
+
+
 def _timm(otherwise: str) -> Any:
     try:
         import timm  # noqa: PLC0415 - see the top

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from model_store.card import InputConvention
-from model_store.official import TORCHVISION
+from model_store.official import is_official
 from model_store.store import ModelStore
 from robustness.datasets.bccd import CLASSES as BCCD_CLASSES
 from robustness.datasets.bccd import read_bccd
@@ -45,13 +45,13 @@ class Selection:
 def load_victim(
     store: ModelStore, name: str, device: torch.device, convention: InputConvention | None = None
 ) -> Victim:
-    """The victim ``name`` of the store, or torchvision's official ``torchvision:NAME``.
+    """The victim ``name`` of the store, or an official one, ``torchvision:NAME`` or ``timm:NAME``.
 
     A classifier that takes images of any size may be judged at the size of ``convention`` instead of its own. Raises
     UnknownModelError, UnavailableModelError, or VictimError for a model that is nothing to judge, or a ``convention``
     given to what is no classifier.
     """
-    if name.startswith(TORCHVISION):
+    if is_official(name):
         return _at(load_official_victim(name, device), convention)
     task = store.card(name).task
     if task == "classifier":
@@ -88,12 +88,12 @@ def read_examples(root: Path, victims: tuple[Victim, ...], selection: Selection,
     Raises PhotoFolderError for data that does not fit, VictimError for victims that do not agree on it.
     """
     first = victims[0]
-    if len({victim.name.startswith(TORCHVISION) for victim in victims}) > 1:
-        raise VictimError(f"{', '.join(v.name for v in victims)} were trained on other classes; measure them apart")
     if isinstance(first, Classifier):
         classifiers = tuple(victim for victim in victims if isinstance(victim, Classifier))
         agreeing(classifiers)
         return _photos(root, first, selection, progress)
+    if len({is_official(victim.name) for victim in victims}) > 1:
+        raise VictimError(f"{', '.join(v.name for v in victims)} were trained on other classes; measure them apart")
     sizes = {victim.size for victim in victims if isinstance(victim, Segmenter | Detector)}
     if len(sizes) > 1:
         raise VictimError(f"{', '.join(v.name for v in victims)} take images of several sizes; measure them apart")

@@ -1,4 +1,4 @@
-"""torchvision's official models of three tasks as victims: ``torchvision:NAME``, downloaded on first use.
+"""Official models as victims, downloaded on first use: ``torchvision:NAME`` of three tasks, ``timm:NAME`` classifiers.
 
 All take images in [0,1] at the size they are judged at: normalisation happens inside, resizing before, so that an
 attack acts on pixels.
@@ -15,8 +15,10 @@ from torch import Tensor
 from torchvision.models.detection import RetinaNet
 
 from model_store.devices import place
+from model_store.folding import fold_batch_norms
 from model_store.official import Kind, OfficialModel, load_official, official_kind
 from model_store.scenes import Boxes, Masks
+from model_store.timm_models import imagenet_folders
 from robustness.errors import VictimError
 from robustness.victims.classification import Classifier
 from robustness.victims.detection import Detector
@@ -31,10 +33,7 @@ COCO_LABELS = 91
 
 @dataclass(frozen=True)
 class OfficialClassifier(Classifier):
-    """An ImageNet classifier. ``folders`` are the names of its 1000 classes: torchvision ships no WordNet ids.
-
-    They stand in the order of ImageNet's sorted class folders, which ``datasets.imagenet`` reads.
-    """
+    """An ImageNet classifier; ``folders`` are its 1000 classes' WordNet ids, in the order of ``datasets.imagenet``."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,11 @@ class AttackedBoxes(Boxes):
 
 
 def load_official_victim(name: str, device: torch.device, size: tuple[int, int] | None = None) -> Victim:
-    """The victim ``torchvision:NAME``, of whichever task that is.
+    """The victim ``torchvision:NAME`` or ``timm:NAME``, of whichever task that is.
 
     ``size`` (height, width) is what a segmenter (default 520x520) or detector (640x640) is judged at; a classifier's
-    is its crop. Raises UnavailableModelError for a name torchvision does not know or weights that cannot be had, and
-    VictimError for a detector of other classes than COCO's.
+    is its crop. Raises UnavailableModelError for a name that is not known or weights that cannot be had, and
+    VictimError for a detector of other classes than COCO's, or a classifier of other classes than ImageNet's 1000.
     """
     kind = official_kind(name, OTHERWISE)
     official = load_official(kind, name, OTHERWISE)
@@ -86,10 +85,14 @@ def load_official_victim(name: str, device: torch.device, size: tuple[int, int] 
 def _classifier(official: OfficialModel, device: torch.device, size: tuple[int, int] | None) -> OfficialClassifier:
     if size is not None:
         raise VictimError(f"{official.name} is judged at its own crop; leave out the size")
-    module = place(official.on_pixels(), device)
-    return OfficialClassifier(
-        official.name, official.identity, module, official.convention, official.labels, official.labels
-    )
+    folders = imagenet_folders()
+    if len(official.labels) != len(folders):
+        raise VictimError(
+            f"{official.name} tells {len(official.labels)} classes apart, not ImageNet's {len(folders)}; name "
+            "one such as torchvision:resnet50"
+        )
+    module = place(fold_batch_norms(official.on_pixels()), device)
+    return OfficialClassifier(official.name, official.identity, module, official.convention, folders, official.labels)
 
 
 def _segmenter(official: OfficialModel, device: torch.device, size: tuple[int, int] | None) -> Segmenter:

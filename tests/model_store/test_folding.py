@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from threading import Lock
 from typing import Any, cast
 
 import pytest
@@ -170,6 +171,12 @@ def test_what_is_no_pair_is_not_folded(reason: str) -> None:
     folded = fold_batch_norms(module)
     assert norms(folded) == norms(module)
     check_same(module, folded)
+
+
+def test_what_cannot_be_copied_is_not_folded() -> None:
+    module = lively(Odd(usual))
+    module.lock = Lock()  # such as a program's session
+    assert fold_batch_norms(module) is module
 
 
 def test_that_odd_network_is_folded_without_a_reason() -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model
 from torchvision.models.detection import RetinaNet
 
 from model_store.card import InputConvention
 from model_store.errors import UnavailableModelError
+from model_store.official import OfficialModel
+from model_store.store import ModelStore
 from robustness.errors import VictimError
+from robustness.victims.classification import agreeing
 from robustness.victims.detection import Detector
+from robustness.victims.loading import load_victim
 from robustness.victims.official import AttackedBoxes, OfficialClassifier, OfficialDetector, load_official_victim
 from robustness.victims.segmentation import Segmenter
+from tests.model_store.timm_cache import NAME, cache_random, hub_cache
 
 CPU = torch.device("cpu")
 
@@ -41,12 +47,14 @@ def test_a_classifier_is_attacked_at_its_crop_in_pixels() -> None:
     victim = load_official_victim("torchvision:mobilenet_v3_small", CPU)
     assert isinstance(victim, OfficialClassifier)
     assert victim.convention == InputConvention(short_side=256, crop=224)
-    assert (len(victim.folders), victim.folders[0]) == (1000, "tench")
+    assert (len(victim.folders), victim.folders[0], victim.classes[0]) == (1000, "n01440764", "tench")
+    assert victim.folders == tuple(ModelStore().card("efficientnet-lite0").recipe["folders"])
     assert victim.identity == "mobilenet_v3_small-047dcff4.pth"
     images, truths = torch.rand(2, 3, 224, 224), {"labels": torch.tensor([3, 999])}
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    network = get_model("mobilenet_v3_small", weights=None).eval()
-    network.load_state_dict(victim.module[1].state_dict())  # type: ignore[index]
+    torch.manual_seed(0)
+    network = get_model("mobilenet_v3_small", weights=None).eval()  # what _no_download gives
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in victim.module.modules())
     expected = network((images - mean.view(3, 1, 1)) / std.view(3, 1, 1))
     torch.testing.assert_close(victim.logits(images), expected, rtol=1e-3, atol=1e-5)
     assert slope(victim, images, truths).abs().sum() > 0
@@ -56,6 +64,32 @@ def test_a_classifier_is_attacked_at_its_crop_in_pixels() -> None:
     assert victim.score(answers, best).percent == 100
     wrong = victim.wrong(truths, torch.Generator().manual_seed(0))["labels"]
     assert (wrong != truths["labels"]).all()
+
+
+def test_timms_classifiers_are_victims_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cache_random(hub_cache(monkeypatch, tmp_path / "hub"))
+    victim = load_victim(ModelStore(), f"timm:{NAME}", CPU)
+    assert isinstance(victim, OfficialClassifier)
+    assert victim.convention == InputConvention(short_side=168, crop=160)
+    assert (victim.folders[0], victim.classes[0]) == ("n01440764", "tench")
+    assert NAME in victim.identity
+    images, truths = torch.rand(2, 3, 160, 160), {"labels": torch.tensor([3, 999])}
+    assert victim.answer(images.unsqueeze(1))["log_probabilities"].shape == (2, 1000)
+    assert slope(victim, images, truths).abs().sum() > 0
+
+
+def test_official_classifiers_and_the_stores_of_imagenet_agree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cache_random(hub_cache(monkeypatch, tmp_path / "hub"))
+    at = InputConvention(short_side=64, crop=64)
+    names = ("efficientnet-lite0", f"timm:{NAME}", "torchvision:mobilenet_v3_small")
+    agreeing([load_victim(ModelStore(), name, CPU, at) for name in names])  # type: ignore[misc]
+
+
+def test_classifiers_of_other_classes_than_imagenets_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    official = OfficialModel("timm:other", "classifier", ("a", "b"), "", nn.Identity(), nn.Identity())
+    monkeypatch.setattr("robustness.victims.official.load_official", lambda *_: official)
+    with pytest.raises(VictimError, match="timm:other tells 2 classes apart, not ImageNet's 1000; name one such as"):
+        load_official_victim("timm:other", CPU)
 
 
 def test_a_classifiers_size_is_its_own() -> None:
