@@ -13,10 +13,13 @@ from PIL import Image
 
 import nrp
 from model_store.card import Card, InputConvention
+from model_store.errors import UnavailableModelError
 from model_store.store import ModelStore
 from robustness.attack_verb import class_named, plan_outputs, write_png
 from robustness.errors import AttackError, EvaluationError, VictimError
-from robustness.photo_attack import Target
+from robustness.photo_attack import Target, load_target
+
+IMAGES = Path(nrp.__file__).parent / "docs" / "images"
 
 Attack = Callable[..., int]
 
@@ -222,3 +225,21 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EvaluationError, match=r"x\.png cannot be written .*; choose another --output"):
         write_png(tmp_path / "file" / "x.png", torch.zeros(3, 4, 4, dtype=torch.uint8))
+
+
+def test_the_documentations_photo_is_attacked_within_the_budget_it_states() -> None:
+    clean, attacked = (pixels_of(IMAGES / name) for name in ("photo.png", "photo-adversarial.png"))
+    assert clean.shape == attacked.shape == (299, 299, 3)
+    assert np.abs(attacked - clean).max() == 8
+    try:
+        target = load_target(ModelStore(), "efficientnet-lite0", torch.device("cpu"))
+    except UnavailableModelError as missing:
+        pytest.skip(str(missing))
+    before, after = (
+        target.probabilities(torch.from_numpy(pixels).permute(2, 0, 1).to(torch.uint8), torch.device("cpu"))
+        for pixels in (clean, attacked)
+    )
+    bus = class_named("school bus", target)
+    assert before[bus] > 0.9
+    assert after[bus] < 0.01
+    assert after.max() > 0.9
