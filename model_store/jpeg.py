@@ -8,10 +8,13 @@ through, so an attacker, and a training, can see past it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+Rounding = Callable[[Tensor], Tensor]
 
 BLOCK = 8
 CENTRE = 128
@@ -39,17 +42,22 @@ TO_YCBCR = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.4
 TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.0))
 
 
-def jpeg(images: Tensor, quality: Tensor) -> Tensor:
-    """Images (N, 3, H, W) in [0,1] as they come back from JPEG at ``quality`` (N,), 1 to 100: 8 bits a channel."""
+def jpeg(images: Tensor, quality: Tensor, quantised: Rounding | None = None) -> Tensor:
+    """Images (N, 3, H, W) in [0,1] as they come back from JPEG at ``quality`` (N,), 1 to 100: 8 bits a channel.
+
+    ``quantised`` rounds the coefficients, ``rounded`` if None: another must give the same values, with a gradient of
+    its own.
+    """
+    quantised = quantised or rounded
     height, width = images.shape[-2:]
     bottom, right = -height % MULTIPLE, -width % MULTIPLE
     with torch.autocast(images.device.type, enabled=False):  # half of the precision would be a quantisation of its own
         levels = rounded(images.float().clamp(0, 1) * 255)
         padded = F.pad(levels, (0, right, 0, bottom), mode="replicate") if bottom or right else levels
         ycbcr = rounded(_mixed(padded, TO_YCBCR))
-        luma = _quantised(ycbcr[:, :1] - CENTRE, quality_tables(quality.to(images.device), LUMINANCE))
+        luma = _quantised(ycbcr[:, :1] - CENTRE, quality_tables(quality.to(images.device), LUMINANCE), quantised)
         halved = rounded(F.avg_pool2d(ycbcr[:, 1:], 2))
-        chroma = _quantised(halved, quality_tables(quality.to(images.device), CHROMINANCE))
+        chroma = _quantised(halved, quality_tables(quality.to(images.device), CHROMINANCE), quantised)
         whole = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
         decoded = rounded(_mixed(torch.cat((luma + CENTRE, whole), dim=1), TO_RGB))[..., :height, :width]
     return decoded.clamp(0, 255) / 255
@@ -58,6 +66,16 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
 def rounded(values: Tensor) -> Tensor:
     """Whole numbers, with the gradient of ``values``."""
     return values + (values.round() - values).detach()
+
+
+def softly_rounded(values: Tensor) -> Tensor:
+    """Whole numbers, with the gradient of a cubic that joins them (Shin & Song, 2017): flat at them, steep between.
+
+    An attacker who follows it spends nothing on coefficients that the quantisation would drop again.
+    """
+    whole = values.round().detach()
+    curve = whole + (values - whole) ** 3
+    return whole + (curve - curve.detach())
 
 
 def quality_tables(quality: Tensor, table: tuple[tuple[int, ...], ...]) -> Tensor:
@@ -71,7 +89,7 @@ def _mixed(images: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
     return torch.einsum("ij,njhw->nihw", images.new_tensor(matrix), images)
 
 
-def _quantised(planes: Tensor, tables: Tensor) -> Tensor:
+def _quantised(planes: Tensor, tables: Tensor, quantised: Rounding) -> Tensor:
     """``planes`` (N, C, H, W), H and W multiples of 8, values around 0: DCT, ``tables`` (N, 8, 8), and back."""
     count, channels, height, width = planes.shape
     grid = (count, channels, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
@@ -79,7 +97,7 @@ def _quantised(planes: Tensor, tables: Tensor) -> Tensor:
     # Both directions at once: one large product takes less time than two of 8x8 for each block.
     basis = torch.kron(_cosines(planes), _cosines(planes))
     steps = tables.view(count, 1, 1, 1, BLOCK**2)
-    kept = rounded(blocks @ basis.T / steps) * steps
+    kept = quantised(blocks @ basis.T / steps) * steps
     back = (kept @ basis).view(*blocks.shape[:-1], BLOCK, BLOCK).transpose(3, 4)
     return rounded(back).reshape(planes.shape)
 

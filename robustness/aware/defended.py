@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from model_store.jpeg import jpeg, rounded
+from model_store.jpeg import jpeg, rounded, softly_rounded
 from model_store.noise import with_noise
 from robustness.conditions import Precision
 
@@ -45,8 +45,10 @@ class Defended:
 
     ``name`` is the defence's and ``victim`` the classifier's; ``weights`` and ``identity`` are the sha256 of each.
     The steps are those of the service: JPEG where the mode has it (``model_store.jpeg``, which is what the service
-    runs, forward exactly and with the gradient of a rounding taken as one), noise, the purifier, the clamp to [0,1],
-    the classifier. Images are (N, 3, H, W), copies (M, 3, H, W).
+    runs), noise, the purifier, the clamp to [0,1], the classifier. All values are exactly the service's. Backward, the
+    rounding of pixels counts as the identity and that of JPEG's coefficients as a cubic through whole numbers. With the
+    identity there, too, exact PGD-12 at 2/255 reached a mean margin of 2.6 and not 8.4 (8 photos, JPEG 20, noise 0.06).
+    Images are (N, 3, H, W), copies (M, 3, H, W).
     """
 
     name: str
@@ -62,7 +64,7 @@ class Defended:
         levels = rounded(images.clamp(0, 1) * 255) / 255
         if self.mode.jpeg is None:
             return levels
-        return jpeg(levels, torch.full((len(images),), self.mode.jpeg))
+        return jpeg(levels, torch.full((len(images),), self.mode.jpeg), softly_rounded)
 
     def purified(self, prepared: Tensor, noise: Tensor, arithmetic: Arithmetic) -> Tensor:
         """Copies ``prepared`` in [0,1], each with its ``noise`` of std 1, purified."""

@@ -40,10 +40,11 @@ def known_noise(noise: Tensor) -> Noise:
 class Objective:
     """The mean of ``loss`` over the draws that ``noise`` gives, for images (N, 3, H, W) with ``labels`` (N,).
 
-    ``exact``: backward through the classifier, the purifier, the noise and JPEG, straight-through at the roundings
-    alone. ``BPDA``: forward through the defence, backward as if it were the identity (Athalye et al., 2018). Both are
-    the mean of the draws' gradients (expectation over transformation), taken in one pass forward and back: what no draw
-    changes is computed once, ``chunk`` copies are in flight, and no parameter gets a gradient.
+    ``exact``: backward through the classifier, the purifier, the noise and JPEG, where roundings alone have a gradient
+    that is not their own (``Defended``). ``BPDA``: forward through the defence, backward as if it were the identity
+    (Athalye et al., 2018). Both are the mean of the draws' gradients (expectation over transformation), taken in one
+    pass forward and back: what no draw changes is computed once, ``chunk`` copies are in flight, and no parameter gets
+    a gradient.
     """
 
     defended: Defended

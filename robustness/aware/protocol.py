@@ -16,6 +16,7 @@ from robustness.attacks.square import Square
 from robustness.aware.crafting import Adversaries, adversaries
 from robustness.aware.defended import Defended
 from robustness.aware.doubts import blind_warning, curve_warning, masking_warning, unbounded_warning
+from robustness.aware.figure import Figure
 from robustness.aware.judging import VOTE, Decisions, clean_decisions, decisions, worst_case
 from robustness.aware.material import Material
 from robustness.aware.plan import Assault, AwarePlan
@@ -24,25 +25,6 @@ from robustness.scores import Score
 WORST = "worst of attacks"
 CURVE = "EOT curve"
 KNOWN = "known noise"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure: what is left of ``attack`` at ``eps`` /255 (0: clean), by ``series``, beside its ``clean`` twin.
-
-    ``series``: "single draw", "vote", "worst of R", and the vote's of a check: "EOT curve" (over ``x`` draws),
-    "known noise". ``source`` names the defence that a transferred attack was made through. ``clean`` is the same
-    series on the same photos as they are. ``settings`` say how it was measured.
-    """
-
-    attack: str
-    eps: int
-    series: str
-    score: Score
-    clean: Score
-    source: str | None = None
-    x: float | None = None
-    settings: dict[str, object] = field(default_factory=dict)
 
 
 Warn = Callable[[str], None]
@@ -92,7 +74,10 @@ class Course:
             found, seen = self._attack(attack, spared)
             self._tell(blind_warning(f"{attack.name} on {self._title}", found.blind))
             if attack.route == "BPDA" and exact is not None:
-                self._tell(masking_warning(self._title, exact.share, seen.share))
+                # Of photos that another attack broke, BPDA says nothing.
+                self._tell(
+                    masking_warning(self._title, exact.share, torch.where(found.attacked, seen.share, exact.share))
+                )
             exact = seen if exact is None else exact
             so_far.append(seen)
             yield from self.figures(attack.name, attack.eps, seen, self._counts(found, attack))

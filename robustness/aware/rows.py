@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from model_store.folding import fold_batch_norms
 from robustness.aware.defended import Defended, Mode
+from robustness.aware.figure import Figure
 from robustness.aware.material import Material
 from robustness.aware.plan import AwarePlan
-from robustness.aware.protocol import Figure, measure
+from robustness.aware.protocol import measure
 from robustness.defences import Purification
 from robustness.observations import CLEAN, Observation, Scenario
-from robustness.suite.recorder import Evidence, Place
+from robustness.suite.recorder import Evidence, Place, Recorder
 from robustness.suite.session import Arena, Session
 from robustness.victims.classification import Classifier
 
+TABLE = "aware"
+
 
 def defended_by(purification: Purification, victim: Classifier) -> Defended:
-    """``victim`` behind ``purification``, with the mode's own number of draws."""
+    """``victim`` behind ``purification``, with the mode's own number of draws; its batch norms are folded."""
     return Defended(
         purification.name,
         victim.name,
@@ -30,6 +34,34 @@ def defended_by(purification: Purification, victim: Classifier) -> Defended:
     )
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What figures are about: ``weights`` and ``data`` are sha256 by name, ``purifier`` its name in the store."""
+
+    victim: str
+    defence: str
+    purifier: str
+    weights: Mapping[str, str]
+    data: Mapping[str, str]
+    table: str = TABLE
+
+
+def record(recorder: Recorder, subject: Subject, figure: Figure, seconds: float = 0.0) -> Observation:
+    """Keep ``figure`` as a row, wherever it was measured: its device is that of the recorder's conditions.
+
+    Attacker "aware" ("none" for the clean photos), the attack's full name, and the figure's series; a transferred
+    attack has the defence it was made through as its surrogate. The clean twin stands in the settings.
+    """
+    scenario = Scenario(figure.attack, figure.eps, "aware", figure.source) if figure.eps else CLEAN
+    seen = Observation(scenario, subject.victim, subject.defence, "purifier", figure.score)
+    low, high = figure.clean.interval
+    twin = {"clean_percent": round(figure.clean.percent, 3), "clean_interval": [round(low, 3), round(high, 3)]}
+    settings = {**figure.settings, **twin, "purifier": subject.purifier}
+    evidence = Evidence(settings, dict(subject.weights), dict(subject.data), seconds)
+    recorder.add(Place(subject.table, figure.series, figure.x), "classification", seen, evidence)
+    return seen
+
+
 def measure_aware(
     session: Session,
     arena: Arena,
@@ -38,40 +70,30 @@ def measure_aware(
     plan: AwarePlan,
     *,
     sources: Sequence[Purification] = (),
-    table: str = "aware",
+    table: str = TABLE,
 ) -> list[Observation]:
     """Every figure of ``victim`` behind ``purification`` on the arena's first photos, recorded as soon as it is there.
 
-    Rows have attacker "aware" (the clean ones "none"), the attack's full name, and "single draw", "vote", "worst of R"
-    or the check ("EOT curve", with the draws as x; "known noise") as their series; ``sources`` are other purifiers,
-    named as the surrogate of what was made through them. Doubts go to the session's warnings. An observation's ``each``
-    is a photo's share of right decisions, so use ``each`` of these and not ``correct``. Run again, it goes on
-    from the last batch that was kept.
+    ``sources`` are other purifiers, whose adversaries are tried too. Doubts go to the session's warnings. An
+    observation's ``each`` is a photo's share of right decisions, so use ``each`` of these and not ``correct``. Run
+    again, it goes on from the last batch that was kept.
     """
     bench = arena.bench
     conditions = bench.conditions
     material = Material(bench.examples, bench.cache, bench.progress, conditions.device, conditions.seed)
-    defended = defended_by(purification, victim)
-    others = [defended_by(source, victim) for source in sources]
     weights = {purification.name: purification.weights, victim.name: victim.identity}
     weights |= {source.name: source.weights for source in sources}
-    data = {arena.source: bench.examples.digest}
+    subject = Subject(
+        victim.name,
+        purification.name,
+        purification.purifier or session.purifier,
+        weights,
+        {arena.source: bench.examples.digest},
+        table,
+    )
+    others = [defended_by(source, victim) for source in sources]
     found, began = [], time.monotonic()
-    for figure in measure(material, defended, plan, session.warnings.append, others):
-        seen = Observation(_scenario(figure), victim.name, purification.name, purification.role, figure.score)
-        settings = {**figure.settings, **_twin(figure), "purifier": purification.purifier or session.purifier}
-        evidence = Evidence(settings, weights, data, time.monotonic() - began)
-        session.recorder.add(Place(table, figure.series, figure.x), arena.task, seen, evidence)
-        found.append(seen)
+    for figure in measure(material, defended_by(purification, victim), plan, session.warnings.append, others):
+        found.append(record(session.recorder, subject, figure, time.monotonic() - began))
         began = time.monotonic()
     return found
-
-
-def _scenario(figure: Figure) -> Scenario:
-    return Scenario(figure.attack, figure.eps, "aware", figure.source) if figure.eps else CLEAN
-
-
-def _twin(figure: Figure) -> dict[str, object]:
-    """The same photos and series without an attack."""
-    low, high = figure.clean.interval
-    return {"clean_percent": round(figure.clean.percent, 3), "clean_interval": [round(low, 3), round(high, 3)]}

@@ -12,7 +12,7 @@ from skimage.data import astronaut
 from torch import Tensor
 
 from model_store.inference import STATIC, InferenceMode, PurifierDraws, noisy_draws, seeded
-from model_store.jpeg import jpeg
+from model_store.jpeg import jpeg, softly_rounded
 from model_store.pixels import to_bytes, to_float
 
 
@@ -55,6 +55,25 @@ def test_the_gradient_passes_the_rounding() -> None:
     image = torch.full((1, 3, 16, 16), 0.5, requires_grad=True)
     (gradient,) = torch.autograd.grad(jpeg(image, torch.tensor([50])).mean(), image)
     assert gradient.sum().item() == pytest.approx(1, abs=0.01)
+
+
+def test_another_gradient_of_the_quantisation_changes_no_value() -> None:
+    images = to_float(photo(32, 32)).unsqueeze(0)
+    leaf = images.clone().requires_grad_(True)
+    quality, weights = torch.tensor([20]), torch.randn(1, 3, 32, 32, generator=seeded(0))
+    straight, soft = jpeg(leaf, quality), jpeg(leaf, quality, softly_rounded)
+    assert torch.equal(straight, soft)
+    gradients = [torch.autograd.grad((out * weights).sum(), leaf)[0] for out in (straight, soft)]
+    assert not torch.allclose(*gradients)
+    assert gradients[1].abs().max() > 0
+
+
+def test_the_soft_roundings_gradient_is_flat_at_whole_numbers_and_steep_between() -> None:
+    values = torch.tensor([0.0, 0.25, 0.4999, 1.0, -1.25], requires_grad=True)
+    rounded = softly_rounded(values)
+    assert torch.equal(rounded.detach(), values.detach().round())
+    (slope,) = torch.autograd.grad(rounded.sum(), values)
+    torch.testing.assert_close(slope, torch.tensor([0.0, 0.1875, 0.7497, 0.0, 0.1875]))
 
 
 def test_a_mode_compresses_before_its_noise() -> None:

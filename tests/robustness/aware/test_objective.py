@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model_store.jpeg import jpeg
+from model_store.jpeg import Rounding, jpeg, softly_rounded
 from model_store.pixels import to_8bit
 from robustness.aware.defended import FLOAT32, Defended, Mode
 from robustness.aware.losses import LOSSES, LossName
@@ -38,7 +38,7 @@ def test_the_exact_gradient_is_autograds_through_jpeg_noise_purifier_and_classif
 ) -> None:
     defended = make_defended(COMPRESSED, Wavy())
     leaf = images.clone().requires_grad_(True)
-    compressed = jpeg(leaf, torch.full((6,), 30)).unsqueeze(1)
+    compressed = jpeg(leaf, torch.full((6,), 30), softly_rounded).unsqueeze(1)
     noisy = (compressed + (0.05 * NOISE).clamp(-16 / 255, 16 / 255)).clamp(0, 1).flatten(0, 1)
     logits = defended.classifier(Wavy()(noisy).clamp(0, 1))
     expected = LOSSES[loss](logits, LABELS.repeat_interleave(3)).view(6, 3).mean(dim=1)
@@ -97,9 +97,9 @@ def test_without_a_gradient_the_value_is_the_same_and_parameters_never_get_one(
 def test_jpeg_is_computed_once_whatever_the_draws(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def counted(batch: Tensor, quality: Tensor) -> Tensor:
+    def counted(batch: Tensor, quality: Tensor, quantised: Rounding) -> Tensor:
         calls.append(len(batch))
-        return jpeg(batch, quality)
+        return jpeg(batch, quality, quantised)
 
     monkeypatch.setattr("robustness.aware.defended.jpeg", counted)
     defended = Defended("toy", "hue", COMPRESSED, "", "", nn.Identity(), nn.Sequential(nn.Flatten(), nn.LazyLinear(3)))

@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from robustness.aware.defended import Defended, Mode
+from robustness.aware.figure import Figure
 from robustness.aware.material import Material
 from robustness.aware.plan import CPU_PLAN, GPU_PLAN, AwarePlan
-from robustness.aware.protocol import Figure, measure
+from robustness.aware.protocol import measure
 from robustness.errors import EvaluationError
 from tests.robustness.aware.conftest import MakeDefended, Wavy
 
@@ -153,6 +155,20 @@ def test_running_again_gives_the_same_and_computes_nothing(
     assert {key: figure.score.percent for key, figure in again.items()} == {
         key: figure.score.percent for key, figure in first.items()
     }
+
+
+def test_where_cross_entropy_is_flat_the_margin_breaks_and_bpda_is_no_sign_of_a_masked_gradient(
+    material: Material, plan: AwarePlan, make_defended: MakeDefended
+) -> None:
+    certain = make_defended(Mode())
+    with torch.no_grad():
+        next(certain.classifier.parameters()).fill_(1e6)
+    found, warnings = run(material, certain, plan)
+    clean = found["clean 0", "vote"].score.percent
+    assert found["exact PGD-6 CE EOT-3 8", "vote"].score.percent > clean - 20
+    assert found["exact APGD-6 margin EOT-3 8", "vote"].score.percent == 0
+    assert found["BPDA PGD-6 CE EOT-3 8", "vote"].settings["attacked"] == 0
+    assert not any("masks its gradient" in warning for warning in warnings)
 
 
 def test_known_noise_is_at_least_as_strong_as_noise_that_must_be_averaged(
