@@ -14,6 +14,7 @@ from model_store.devices import place
 from model_store.official import is_official, load_official
 from model_store.pixels import fit, to_bytes, to_float
 from model_store.store import ModelStore
+from model_store.timm_models import imagenet_folders
 from robustness.attacks.attack import Attack, Features, Knowledge, Network
 from robustness.attacks.pgd import PGD
 from robustness.attacks.registry import ATTACKS
@@ -83,7 +84,9 @@ def load_target(store: ModelStore, name: str, device: torch.device) -> Target:
     if is_official(name):
         official = load_official("classifier", name, OTHERWISE)
         module = place(official.on_pixels(), device)
-        return Target(name, module, official.convention, official.labels, official.labels)
+        folders = imagenet_folders()
+        classes = folders if len(folders) == len(official.labels) else official.labels
+        return Target(name, module, official.convention, official.labels, classes)
     card = store.card(name)
     if card.task != "classifier":
         raise VictimError(f"{name} is a {card.task}, not a classifier; `nrp models list` shows the classifiers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -82,6 +83,23 @@ def test_only_classifiers_are_targets(store: ModelStore) -> None:
         load_target(store, "plain", CPU)
     with pytest.raises(UnknownModelError, match="nobody"):
         load_target(store, "nobody", CPU)
+
+
+def test_an_official_network_of_imagenet_tells_the_stores_classes_apart(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convention = InputConvention(short_side=16, crop=16)
+
+    def official(kind: str, name: str, otherwise: str) -> SimpleNamespace:
+        assert (kind, otherwise[:2]) == ("classifier", "or")
+        labels = tuple("abc"[: int(name[-1])])
+        return SimpleNamespace(convention=convention, labels=labels, on_pixels=nn.Identity)
+
+    monkeypatch.setattr("robustness.photo_attack.load_official", official)
+    monkeypatch.setattr("robustness.photo_attack.imagenet_folders", lambda: ("n1", "n2", "n3"))
+    found = load_target(store, "torchvision:net3", CPU)
+    assert (found.labels, found.classes, found.convention) == (("a", "b", "c"), ("n1", "n2", "n3"), convention)
+    assert load_target(store, "timm:net2", CPU).classes == ("a", "b")
 
 
 def test_a_targeted_attack_nears_its_class_and_an_untargeted_one_leaves_its_own(
