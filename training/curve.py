@@ -11,11 +11,8 @@ import torch
 from training.errors import RunError
 from training.loop import CHECKPOINT
 
-SHARES: Mapping[str, str] = {
-    "agrees_clean": "photos",
-    "agrees_adversary": "adversaries at 8/255",
-}
-RATIOS: Mapping[str, str] = {"psnr_clean": "photos", "psnr_adversary": "adversaries at 8/255"}
+SHARES = (("agrees_clean", "photos"), ("agrees_adversary", "adversaries at 8/255"))
+RATIOS = (("psnr_clean", "photos"), ("psnr_adversary", "adversaries at 8/255"))
 
 
 def read_history(run: Path) -> Sequence[Mapping[str, float]]:
@@ -47,7 +44,7 @@ def plot_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
         (100, 1),
         strict=True,
     ):
-        for (name, words), (colour, marker) in zip(names.items(), (("#0072B2", "o"), ("#D55E00", "s")), strict=True):
+        for (name, words), (colour, marker) in zip(names, (("#0072B2", "o"), ("#D55E00", "s")), strict=True):
             axis.plot(steps, [factor * past[name] for past in history], color=colour, marker=marker, label=words)
         axis.set_xlabel("steps")
         axis.set_ylabel(label)

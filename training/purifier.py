@@ -19,7 +19,8 @@ from model_store.architectures import build
 from model_store.devices import place
 from model_store.pixels import to_bytes, to_float
 from robustness.seeds import derive_seed
-from training.adversaries import Bank, Banks, Tally, attacked, attacked_through, budget
+from training.adversaries import Tally, attacked, attacked_through, budget
+from training.banks import Bank, Banks
 from training.batches import Drawn, Part, Places, draw_batch
 from training.corruption import corrupt, gaussian
 from training.critic import Critic

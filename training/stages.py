@@ -14,7 +14,7 @@ from typing import Any, Literal
 from torch import nn
 
 from model_store.folding import fold_batch_norms
-from training.adversaries import Bank, Originals, make_adversaries
+from training.banks import Bank, Originals, make_adversaries
 from training.ensemble import Ensemble, Member
 from training.errors import DataError, RunError
 from training.loop import Run, Trainable, Validated

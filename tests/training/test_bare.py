@@ -175,7 +175,7 @@ def test_stopped_in_time_it_goes_on_to_the_same_bits(home: Path, monkeypatch: py
     assert bare_run(home, "straight") == 0
     clock = Clock()
     monkeypatch.setattr("training.loop.time", clock)
-    monkeypatch.setattr("training.adversaries.time", clock)
+    monkeypatch.setattr("training.banks.time", clock)
     monkeypatch.setattr("training.bare.time", clock)
     parts = 0
     while not (home / "parts" / "finished" / "tiny-purifier" / "run.json").is_file():

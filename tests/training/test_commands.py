@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from model_store.errors import ModelExistsError, UnknownModelError
 from model_store.store import ModelStore
-from training.adversaries import OUT_OF_TIME, Bank, Banks
+from training.banks import OUT_OF_TIME, Bank, Banks
 from training.commands import configure_train, run_train
 from training.errors import DataError, OutOfTimeError, RunError
 from training.validation import RobustValidation, Scores
@@ -101,7 +101,7 @@ def test_adversaries_are_made_once(recipes: Path, photos: Path, monkeypatch: pyt
     def refuse(*_: object) -> None:
         raise AssertionError("attacked again")
 
-    monkeypatch.setattr("training.adversaries.attack", refuse)
+    monkeypatch.setattr("training.banks.attack", refuse)
     assert purifier(recipes, photos, "run") == 0
 
 

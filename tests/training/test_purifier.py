@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from model_store.architectures import build
 from model_store.architectures.vgg_features import VGG16Features
 from model_store.pixels import to_8bit, to_bytes
-from training.adversaries import Bank
+from training.banks import Bank
 from training.batches import Part, parts_of
 from training.ensemble import Ensemble, Member
 from training.errors import DataError, RecipeError

@@ -15,23 +15,21 @@ from torch import nn
 from model_store.card import Card
 from model_store.devices import device_named
 from model_store.errors import ModelExistsError
-from model_store.store import SHIPPED, ModelStore
+from model_store.store import ModelStore
 from robustness.datasets.bccd import read_bccd
 from robustness.datasets.camvid import read_camvid
-from training.curve import plot_history, read_history
+from training.commands.around import configure_around, configure_publishing
 from training.detection import DetectionTraining, DetectorRecipe, detector_card
 from training.errors import DataError, OutOfTimeError, RunError
 from training.features import OFFICIAL
-from training.finished import read_finished
 from training.loop import Run, Trainable, Validation, train
-from training.packing import open_photos, pack
+from training.packing import open_photos
 from training.parallel import Workers, own_device, require_one_worker
 from training.perturber import PerturberRecipe, PerturberTraining, load_surrogate, perturber_card
 from training.photos import decode
 from training.place import Place
-from training.plan import Planned, kind_of, write_plan
-from training.publish import code_revision, cost, finished_card, publish, stage_card, stored
-from training.recipe import AnyRecipe, Recipe, read_recipe, recipe_path, recipe_table
+from training.publish import cost, publish, stage_card, stored
+from training.recipe import AnyRecipe, Recipe, read_recipe
 from training.segmentation import SegmentationTraining, SegmenterRecipe, segmenter_card
 from training.stages import SCHEMAS, Stage, fingerprint, prepare
 from training.watching import UNWATCHED, LogLines, TensorBoard, Watcher, Watchers
@@ -54,10 +52,7 @@ def configure_train(parser: argparse.ArgumentParser) -> None:
         _configure_kind(
             kinds.add_parser(kind, help=summary, description=f"Train {summary}."), kind, own.get(kind, run_stage)
         )
-    _configure_pack(kinds.add_parser("pack", help="write photos into one file, to be carried to another machine"))
-    _configure_plan(kinds.add_parser("plan", help="write trainings and what they need for `python -m training.bare`"))
-    _configure_curve(kinds.add_parser("curve", help="draw how a run's validation went"))
-    _configure_publish(kinds.add_parser("publish", help="publish what `python -m training.bare` finished"))
+    configure_around(kinds)
 
 
 def _configure_kind(parser: argparse.ArgumentParser, kind: str, run: Callable[[argparse.Namespace], int]) -> None:
@@ -67,7 +62,7 @@ def _configure_kind(parser: argparse.ArgumentParser, kind: str, run: Callable[[a
         "--recipe", default=kind, help="a .toml file or the name of a shipped recipe (default: %(default)s)"
     )
     parser.add_argument("--run", type=Path, help="folder of checkpoints to start or resume (default: runs/NAME)")
-    _configure_publishing(parser)
+    configure_publishing(parser)
     parser.add_argument("--name", help="publish under this name instead of the recipe's")
     parser.add_argument("--seed", type=int, help="use this seed instead of the recipe's")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -88,44 +83,6 @@ def _configure_kind(parser: argparse.ArgumentParser, kind: str, run: Callable[[a
     parser.set_defaults(run_kind=run)
 
 
-def _configure_publishing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--store", type=Path, default=SHIPPED, help="where to publish (default: the shipped weights)")
-    parser.add_argument("--replace", action="store_true", help="replace a published model of the same name")
-
-
-def _configure_pack(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", nargs="+", type=Path, metavar="DIR", help="folders of photos")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="a .safetensors file to write")
-    parser.add_argument("--side", type=int, default=160, help="side of the squares, in pixels (default: %(default)s)")
-    parser.add_argument("--limit", type=int, help="pack at most this many, evenly from all folders (default: all)")
-    parser.add_argument("--most-mb", type=float, default=60, help="refuse a larger file (default: %(default)s)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    parser.set_defaults(run_kind=run_pack)
-
-
-def _configure_plan(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "recipes", nargs="+", metavar="RECIPE", help=".toml files or names of shipped recipes, in order"
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="PLAN.json", help="models go into a folder beside"
-    )
-    parser.add_argument("--store", type=Path, default=SHIPPED, help="where models are that no stage of the plan trains")
-    parser.set_defaults(run_kind=run_plan)
-
-
-def _configure_publish(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("finished", nargs="+", type=Path, metavar="DIR", help="folders with weights and run.json")
-    _configure_publishing(parser)
-    parser.set_defaults(run_kind=run_publish)
-
-
-def _configure_curve(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="a .png file to write")
-    parser.set_defaults(run_kind=run_curve)
-
-
 def run_train(arguments: argparse.Namespace) -> int:
     """Run the chosen sub-verb. Told to end by SIGTERM, a training saves first, as it does on Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -133,51 +90,6 @@ def run_train(arguments: argparse.Namespace) -> int:
         arguments.deadline = time.monotonic() + 60 * arguments.minutes
     run: Callable[[argparse.Namespace], int] = arguments.run_kind
     return run(arguments)
-
-
-def run_pack(arguments: argparse.Namespace) -> int:
-    """``nrp train pack``."""
-    output: Path = arguments.output
-    packed = pack(
-        arguments.data,
-        output,
-        side=arguments.side,
-        limit=arguments.limit,
-        most_mb=arguments.most_mb,
-        quiet=arguments.quiet,
-    )
-    print(f"packed {packed.count} of {packed.found} photos into {output} ({packed.size / 1e6:.1f} MB)")
-    return 0
-
-
-def run_plan(arguments: argparse.Namespace) -> int:
-    """``nrp train plan``."""
-    stages = []
-    for where in arguments.recipes:
-        kind = kind_of(recipe_table(recipe_path(where)))
-        stages.append(Planned(kind, read_recipe(where, SCHEMAS[kind])))
-    plan = write_plan(stages, stored(ModelStore(arguments.store)), arguments.output, code_revision=code_revision())
-    print(f"planned {', '.join(s.name for s in stages)}, with {len(plan.models)} models beside, in {arguments.output}")
-    return 0
-
-
-def run_curve(arguments: argparse.Namespace) -> int:
-    """``nrp train curve``."""
-    history = read_history(arguments.run)
-    plot_history(history, arguments.output)
-    best = max(history, key=lambda past: (past["score"], past["step"]))
-    print(f"{len(history)} validations drawn to {arguments.output}; the best at step {best['step']:g}")
-    return 0
-
-
-def run_publish(arguments: argparse.Namespace) -> int:
-    """``nrp train publish``."""
-    store = ModelStore(arguments.store)
-    for folder in arguments.finished:
-        finished = read_finished(folder)
-        published = publish(store, finished_card(finished), finished.module, replace=arguments.replace)
-        print(f"published {published.name} in {arguments.store} (sha256 {published.sha256[:12]})")
-    return 0
 
 
 def chosen_recipe(arguments: argparse.Namespace, schema: type[AnyRecipe]) -> AnyRecipe:
