@@ -52,11 +52,11 @@ class AwarePlan:
     ``photos`` are attacked by the three main attacks (exact PGD on cross-entropy, exact APGD on the margin, BPDA), all
     with ``steps`` steps, ``eot`` draws a gradient and ``restarts`` runs. Each adversary gets ``decisions`` independent
     decisions. The first ``few`` photos are used for the curve over ``eot_curve``, the known noise, and the attack at
-    ``unbounded_eps``; ``square_photos`` for Square's ``square_queries``, each the mean of ``square_draws`` draws
-    (0 photos: not made). ``batch`` photos (Square: ``square_batch``) are one entry in the cache: what a kill loses at
-    most; ``chunk`` copies are in flight. ``drop``: a photo of which every decision is wrong already is not attacked
-    again by a later main attack. ``attacked`` and ``judged`` say what the networks compute in under attack and in
-    judgement.
+    ``unbounded_eps`` (0: none of them is made); ``square_photos`` for Square's ``square_queries``, each the mean of
+    ``square_draws`` draws (0 photos: not made). ``batch`` photos (Square: ``square_batch``) are one entry in the
+    cache: what a kill loses at most; ``chunk`` copies are in flight. ``drop``: a photo of which every decision is
+    wrong already is not attacked again by a later main attack. ``attacked`` and ``judged`` say what the networks
+    compute in under attack and in judgement.
     """
 
     eps: int = 4

@@ -39,17 +39,24 @@ def measure(
     as it is counts as broken, in every figure. What was kept by an earlier run is not computed again. Raises
     OutOfTimeError after the material's deadline.
     """
-    course = Course(material, defended, replace(plan, photos=min(plan.photos, len(material.examples))), warn)
+    plan = replace(plan, photos=min(plan.photos, len(material.examples)))
+    course = Course(material, defended, _suited(plan, defended), warn)
     yield from course.figures("clean", 0, course.clean, {})
     yield from course.main()
     for source in sources:
-        yield from course.transfer(source)
-    if not defended.mode.static:
+        yield from course.transfer(source, _suited(plan, source))
+    if plan.few and not defended.mode.static:
         yield from course.curve()
         yield from course.known()
-    yield from course.unbounded()
+    if plan.few:
+        yield from course.unbounded()
     if plan.square_photos:
         yield from course.square()
+
+
+def _suited(plan: AwarePlan, defended: Defended) -> AwarePlan:
+    """One draw a gradient where nothing is random."""
+    return replace(plan, eot=1) if defended.mode.static else plan
 
 
 @dataclass
@@ -84,13 +91,13 @@ class Course:
         settings: dict[str, object] = {"attacks": [attack.name for attack in self.plan.main()]}
         yield from self._series(WORST, self.plan.eps, worst_case(so_far), self.clean.scores(), settings)
 
-    def transfer(self, source: Defended) -> Iterator[Figure]:
+    def transfer(self, source: Defended, plan: AwarePlan) -> Iterator[Figure]:
         """The exact attack made through another purifier; its adversaries are those of that purifier's own figures."""
-        spared = clean_decisions(self.material, source, self.plan).broken
-        found = adversaries(self.material, source, self.plan, self.plan.exact(), spared)
+        spared = clean_decisions(self.material, source, plan).broken
+        found = adversaries(self.material, source, plan, plan.exact(), spared)
         seen = decisions(self.material, self.defended, self.plan, found.pixels)
         settings: dict[str, object] = {"attacked": int(found.attacked.sum())}
-        for figure in self.figures(self.plan.exact().name, self.plan.eps, seen, settings):
+        for figure in self.figures(plan.exact().name, plan.eps, seen, settings):
             yield replace(figure, source=source.name)
 
     def curve(self) -> Iterator[Figure]:

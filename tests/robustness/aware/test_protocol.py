@@ -105,9 +105,9 @@ def test_a_masked_gradient_is_broken_by_bpda_alone_and_so_in_the_worst_case(
     found, warnings = run(material, make_defended(Mode(), Quantised()), plan)
     clean = found["clean 0", "vote"].score.percent
     assert clean > 60
-    assert found["exact PGD-6 CE EOT-3 8", "vote"].score.percent > clean - 20
-    assert found["BPDA PGD-6 CE EOT-3 8", "vote"].score.percent < 20
-    assert found["worst of attacks 8", "vote"].score.percent == found["BPDA PGD-6 CE EOT-3 8", "vote"].score.percent
+    assert found["exact PGD-6 CE EOT-1 8", "vote"].score.percent > clean - 20
+    assert found["BPDA PGD-6 CE EOT-1 8", "vote"].score.percent < 20
+    assert found["worst of attacks 8", "vote"].score.percent == found["BPDA PGD-6 CE EOT-1 8", "vote"].score.percent
     assert any("masks its gradient" in warning for warning in warnings)
     assert any("vanished" in warning for warning in warnings)
     assert any("eps 32/255" in warning for warning in warnings)
@@ -117,7 +117,7 @@ def test_a_sound_attack_leaves_nothing_at_32_and_no_doubt(
     material: Material, plan: AwarePlan, make_defended: MakeDefended
 ) -> None:
     found, warnings = run(material, make_defended(Mode()), plan)
-    assert found["exact PGD-6 CE EOT-3 32", "vote"].score.percent == 0
+    assert found["exact PGD-6 CE EOT-1 32", "vote"].score.percent == 0
     assert warnings == []
 
 
@@ -126,6 +126,15 @@ def test_nothing_random_is_measured_once_and_without_draws(
 ) -> None:
     found, _ = run(material, make_defended(Mode(jpeg=50)), plan)
     assert {series for _, series in found} == {"vote"}
+    assert not any("EOT-3" in attack for attack, _ in found)
+
+
+def test_no_photos_for_the_checks_means_no_checks(
+    material: Material, plan: AwarePlan, make_defended: MakeDefended
+) -> None:
+    found, _ = run(material, make_defended(), replace(plan, few=0, steps=1, photos=2))
+    assert {series for _, series in found} == {"single draw", "vote", "worst of 4"}
+    assert {figure.score.count for figure in found.values()} == {2}
 
 
 def test_transfer_tries_the_other_purifiers_own_adversaries(
@@ -140,6 +149,14 @@ def test_transfer_tries_the_other_purifiers_own_adversaries(
     figure = found["exact PGD-6 CE EOT-3 other 8", "vote"]
     assert figure.source == "other"
     assert figure.score.percent < found["clean 0", "vote"].score.percent
+
+
+def test_behind_a_static_mode_what_was_made_through_a_noisy_one_keeps_its_draws(
+    material: Material, plan: AwarePlan, make_defended: MakeDefended
+) -> None:
+    noisy = make_defended(purifier=Faded(), name="other")
+    found, _ = run(material, make_defended(Mode()), replace(plan, few=0), (noisy,))
+    assert ("exact PGD-6 CE EOT-3 other 8", "vote") in found
 
 
 def test_running_again_gives_the_same_and_computes_nothing(
@@ -165,9 +182,9 @@ def test_where_cross_entropy_is_flat_the_margin_breaks_and_bpda_is_no_sign_of_a_
         next(certain.classifier.parameters()).fill_(1e6)
     found, warnings = run(material, certain, plan)
     clean = found["clean 0", "vote"].score.percent
-    assert found["exact PGD-6 CE EOT-3 8", "vote"].score.percent > clean - 20
-    assert found["exact APGD-6 margin EOT-3 8", "vote"].score.percent == 0
-    assert found["BPDA PGD-6 CE EOT-3 8", "vote"].settings["attacked"] == 0
+    assert found["exact PGD-6 CE EOT-1 8", "vote"].score.percent > clean - 20
+    assert found["exact APGD-6 margin EOT-1 8", "vote"].score.percent == 0
+    assert found["BPDA PGD-6 CE EOT-1 8", "vote"].settings["attacked"] == 0
     assert not any("masks its gradient" in warning for warning in warnings)
 
 
