@@ -241,7 +241,7 @@ def _paper_table(
 def difference(name: str, rows: Sequence[Row]) -> str:
     """One sentence on what the paper measured and what these rows of a table did."""
     data = ", ".join(sorted({name for row in rows for name in row.data}, key=natural))
-    victims = ", ".join(victims_of(rows))
+    victims = ", ".join(victims_of(row for row in rows if not row.missing))
     where = f" on {data}" if data else ""
     return (
         f"The paper measured {PUBLISHED[name].setting}; suite {rows[0].suite} measured {victims}{where} "

@@ -128,7 +128,7 @@ REHEARSAL = Plan(
         square_queries=10,
         square_draws=1,
     ),
-    scenes=6,
+    scenes=4,
     known_scenes=1,
 )
 

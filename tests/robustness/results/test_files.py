@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from robustness.errors import EvaluationError
-from robustness.results.files import file_name, read_lines, read_rows, write_lines, write_row
+from robustness.results.files import file_name, read_lines, read_rows, replace_section, write_lines, write_row
 from robustness.results.row import Row
 
 ROW = Row(
@@ -150,3 +150,13 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
         read_lines(path)
     with pytest.raises(EvaluationError, match="cannot be read"):
         read_lines(tmp_path / "not-there.jsonl")
+
+
+def test_a_section_replaces_itself_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "suite.jsonl"
+    old = [changed(section="a", eps=8), changed(section="a"), changed(section="b", victim="other")]
+    for section in ("a", "b"):
+        replace_section([row for row in old if row.section == section], section, path)
+    fresh = changed(section="a", percent=11.0)
+    replace_section([fresh], "a", path)
+    assert sorted(read_lines(path), key=lambda row: row.section) == [fresh, old[2]]

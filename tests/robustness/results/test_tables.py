@@ -121,9 +121,9 @@ def test_table_1_sets_the_papers_nrp_beside_the_aware_attacker(rows: tuple[Row, 
     assert list(lines) == [
         "original",
         "adversarial training",
-        "NRP static",
         "NRP dynamic",
         "NRP dynamic, purifier-aware",
+        "NRP static",
     ]
     assert lines["NRP dynamic, purifier-aware"]["paper: attacked"] == "~63.0 ± 2.0"
     assert lines["NRP dynamic"]["paper: attacked"] == "\N{MIDDLE DOT}"
