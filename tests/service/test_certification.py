@@ -23,7 +23,7 @@ from service.settings import Settings
 from tests.service.certificates import SIDE, BrightEngine, expected
 from tests.service.scenes import SceneEngine
 
-PICTURE = Path(__file__).parents[2] / "docs" / "images" / "golf-ball-adversarial.png"
+PICTURE = Path(__file__).parent / "golf-ball-adversarial.png"
 GREY = Image.new("RGB", (SIDE, SIDE), (128, 128, 128))
 
 

@@ -22,7 +22,7 @@ from service.settings import Settings
 from tests.service.conftest import Client
 
 ROOT = Path(__file__).parents[2]
-PICTURE = ROOT / "docs" / "images" / "golf-ball.png"
+PICTURE = ROOT / "docs" / "images" / "photo.png"
 NIPS17 = ROOT.parent / "shared" / "data" / "nips17"
 PHOTO = "014f0024918a7b6f"  # an ostrich
 DEFAULT = str(Settings.model_fields["classifier"].default)
