@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from model_store.architectures import build
@@ -26,8 +27,9 @@ from training.loop import train
 from training.parallel import Workers, own_device
 from training.place import Place
 from training.plan import Plan, Planned, read_plan
-from training.stages import Network, prepare
-from training.watching import UNWATCHED, TensorBoard, Watcher
+from training.stages import Network, Stage, prepare
+from training.timed import end_in_time, require_timeable
+from training.watching import UNWATCHED, LogLines, TensorBoard, Watcher, Watchers
 
 FINISHED = "finished"
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -35,12 +37,17 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 @dataclass(frozen=True)
 class Order:
-    """What one call is to do; each stage has a folder of its own in that of ``place``."""
+    """What one call is to do; each stage has a folder of its own in that of ``place``.
+
+    ``timed``: the plan's only stage ends at the deadline of ``place``, and a later call goes on from there.
+    """
 
     plan: Plan
     pack: Path
     place: Place
     tensorboard: bool = False
+    timed: bool = False
+    log_every: float | None = None
 
     @property
     def finished(self) -> Path:
@@ -63,9 +70,13 @@ def arguments_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pack", type=Path, required=True, metavar="FILE", help="what `nrp train pack` wrote")
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder of checkpoints and outcomes")
     parser.add_argument("--minutes", type=float, help="stop cleanly after this long, to go on by the same command")
+    parser.add_argument(
+        "--timed", action="store_true", help="let the learning rate end at zero after --minutes, however many steps"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="copy what is finished here, too")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--tensorboard", action="store_true", help="write event files under DIR/NAME/tensorboard")
+    parser.add_argument("--log-every", type=float, metavar="S", help="a line about every S seconds, for log files")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
@@ -80,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         workers = Workers.from_environment(device)
         plan = read_plan(given.plan)
         place = Place(device, given.run, workers, given.quiet or not workers.leads, deadline)
-        order = Order(plan, given.pack, place, given.tensorboard)
+        order = Order(plan, given.pack, place, given.tensorboard, given.timed, given.log_every)
         try:
             run_plan(order)
         finally:
@@ -98,10 +109,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_plan(order: Order) -> bool:
     """Do the unfinished stages in order while there is time; whether all are finished."""
+    if order.timed:
+        return _run_timed(order)
     open_stages = [planned for planned in order.plan.stages if not is_finished(order.finished / planned.name)]
     for planned in open_stages:
-        folders = {"classes": 2} if planned.kind != "purifier" else {}
-        require_small(planned.name, build(planned.recipe.architecture, {**planned.recipe.arguments, **folders}))
+        _require_small(planned)
     for planned in open_stages:
         late = order.place.deadline is not None and time.monotonic() >= order.place.deadline
         if order.place.workers.agreed(late) or not run_stage(order, planned):
@@ -111,6 +123,24 @@ def run_plan(order: Order) -> bool:
     return True
 
 
+def _run_timed(order: Order) -> bool:
+    """Train the only stage until time is up, on from an earlier call's end too."""
+    if len(order.plan.stages) != 1 or order.place.deadline is None:
+        raise RecipeError("--timed is for a plan of one stage and wants --minutes; give both")
+    (planned,) = order.plan.stages
+    require_timeable(planned.recipe)
+    _require_small(planned)
+    ended = run_stage(order, planned)
+    told = f"finished {planned.name} in {order.finished / planned.name}"
+    _tell(order, told if ended else f"time was up before a step of {planned.name}; give more --minutes")
+    return ended
+
+
+def _require_small(planned: Planned) -> None:
+    folders = {"classes": 2} if planned.kind != "purifier" else {}
+    require_small(planned.name, build(planned.recipe.architecture, {**planned.recipe.arguments, **folders}))
+
+
 def run_stage(order: Order, planned: Planned) -> bool:
     """Train one stage on from its checkpoint; True when it is finished and its outcome written."""
     place = replace(order.place, folder=order.place.folder / planned.name)
@@ -118,14 +148,15 @@ def run_stage(order: Order, planned: Planned) -> bool:
         stage = prepare(planned.recipe, [order.pack], order.network, place)
     except OutOfTimeError:
         return False
-    watcher: Watcher = UNWATCHED
-    if order.tensorboard and place.workers.leads:
-        watcher = TensorBoard(place.folder, begin=stage.run.load()[0])
+    if order.timed and place.deadline is not None:
+        end_in_time(stage, place.deadline)
+        torch.backends.cudnn.benchmark = True  # a run by time is not the same to the bit anyway
+    watcher = _watcher(order, place, stage)
     try:
         ended = train(
             stage.work,
             stage.run,
-            deadline=place.deadline,
+            deadline=None if order.timed else place.deadline,
             validation=stage.validation,
             watcher=watcher,
             quiet=place.quiet,
@@ -137,6 +168,15 @@ def run_stage(order: Order, planned: Planned) -> bool:
         write_finished(planned, stage, folder, place.device, order.plan.code_revision)
     place.workers.wait()
     return ended
+
+
+def _watcher(order: Order, place: Place, stage: Stage) -> Watcher:
+    watchers: list[Watcher] = []
+    if order.tensorboard and place.workers.leads:
+        watchers.append(TensorBoard(place.folder, begin=stage.run.load()[0]))
+    if order.log_every and place.workers.leads:
+        watchers.append(LogLines(order.log_every, stage.work.total))
+    return Watchers(*watchers) if watchers else UNWATCHED
 
 
 def hand_out(order: Order, out: Path) -> None:

@@ -68,6 +68,23 @@ class Reporting(Protocol):
         """Figures by name, for run.json."""
 
 
+class Pace(Protocol):
+    """What says how large the steps of a run are, and may end it."""
+
+    def rate(self, step: int) -> float:
+        """Share of the peak learning rate at step ``step``, which is about to be done."""
+
+    def over(self) -> bool:
+        """Whether the step just done was the last, however many the recipe has."""
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A training whose pace can be set: without more, that of its recipe's steps."""
+
+    pace: Pace
+
+
 class Validation(Protocol):
     """What tells every few steps how good a candidate is, and remembers the best."""
 
@@ -105,6 +122,22 @@ def rate_at(step: int, total: int, warmup: float) -> float:
     if step < rising:
         return (step + 1) / rising
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+
+
+@dataclass(frozen=True)
+class BySteps:
+    """The pace of ``total`` steps: see ``rate_at``."""
+
+    total: int
+    warmup: float
+
+    def rate(self, step: int) -> float:
+        """Share of the peak learning rate."""
+        return rate_at(step, self.total, self.warmup)
+
+    def over(self) -> bool:
+        """Never: the steps are counted."""
+        return False
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
@@ -174,8 +207,8 @@ def train(
 ) -> bool:
     """Train ``work`` to its end, to ``stop_at`` or to ``deadline``, resuming from ``run``; True when it is at its end.
 
-    ``deadline`` is a time of the monotonic clock, after which no step is begun. Interrupting (Ctrl-C) saves first.
-    Raises RunError when a loss stops being finite.
+    The end is its last step, or the one after which its pace is over. ``deadline`` is a time of the monotonic clock,
+    after which no step is begun. Interrupting (Ctrl-C) saves first. Raises RunError when a loss stops being finite.
     """
     session = _Session(work, run, validation, watcher)
     last = work.total if stop_at is None else min(stop_at, work.total)
@@ -185,7 +218,7 @@ def train(
     )
     begin = session.done
     try:
-        while session.done < last and not _is_late(deadline, run.workers):
+        while session.done < last and not session.ended and not _is_late(deadline, run.workers):
             losses = session.advance()
             bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()}, refresh=False)
             bar.update()
@@ -201,7 +234,7 @@ def train(
     if session.done > begin:
         session.save()
     run.workers.wait()
-    return session.done == work.total
+    return session.ended
 
 
 def _is_late(deadline: float | None, workers: Workers) -> bool:
@@ -214,6 +247,7 @@ class _Session:
     def __init__(self, work: Trainable, run: Run, validation: Validation | None, watcher: Watcher) -> None:
         self.work, self.run, self.validation, self.watcher = work, run, validation, watcher
         self.done, spent, state = run.load()
+        self.ended = self.done == work.total
         self.started = time.monotonic() - spent
         if state is not None:
             work.restore(state["work"])
@@ -225,7 +259,8 @@ class _Session:
         losses = self.work.step(self.done)
         require_finite(losses, self.done)
         self.done += 1
-        ends = self.done == self.work.total
+        paced = isinstance(self.work, Paced) and self.work.pace.over()
+        self.ended = ends = self.done == self.work.total or paced
         if self.done % SHOWN_EVERY == 0 or ends:
             self.watcher.scalars(self.done, losses)
         if self.done % self.run.save_every == 0 and isinstance(self.work, Pictured):

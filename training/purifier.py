@@ -26,7 +26,7 @@ from training.corruption import corrupt, gaussian
 from training.critic import Critic
 from training.ensemble import Ensemble, Target
 from training.errors import DataError, RecipeError
-from training.loop import generator_at, rate_at, set_rate, update_average
+from training.loop import BySteps, Pace, generator_at, set_rate, update_average
 from training.losses import pixel_distance, relativistic_average
 from training.parallel import ALONE, Workers
 from training.photos import Photos
@@ -58,6 +58,7 @@ class PurifierTraining:
         _require_enough(recipe, photos, bank)
         self.recipe, self.photos, self.bank, self.device, self.workers = recipe, photos, bank, device, workers
         self.total = recipe.steps
+        self.pace: Pace = BySteps(recipe.steps, recipe.warmup)
         torch.manual_seed(recipe.seed)
         self.purifier = place(build(recipe.architecture, recipe.arguments), device)
         self.critic = place(Critic(), device)
@@ -143,7 +144,7 @@ class PurifierTraining:
     def step(self, number: int) -> Mapping[str, float]:
         """One step of the purifier and, once it has joined, one of the critic."""
         recipe = self.recipe
-        rate = recipe.learning_rate * rate_at(number, self.total, recipe.warmup)
+        rate = recipe.learning_rate * self.pace.rate(number)
         set_rate(self.optimiser, rate)
         set_rate(self.critic_optimiser, rate)
         seen, clean = self.batch(number)
