@@ -1,7 +1,8 @@
 """One packed file of photos, for training where only a file can be carried to.
 
-A safetensors file: ``jpeg`` uint8, the photos as JPEG one after the other; ``offsets`` int64 (N + 1,), where each
-begins; ``labels`` int64 (N,). Its metadata: ``side``, ``folders`` (JSON), and ``fingerprint``, a sha256 of the rest.
+A safetensors file: ``encoded`` uint8, the photos one after the other, as JPEG or losslessly as WebP; ``offsets`` int64
+(N + 1,), where each begins; ``labels`` int64 (N,). Its metadata: ``side``, ``folders`` (JSON), and ``fingerprint``, a
+sha256 of the rest.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,8 +31,28 @@ from training.errors import DataError
 from training.photos import PhotoFolders, Source, label_of, list_photos, open_large_enough, square
 
 SUFFIX = ".safetensors"
-QUALITY = 90  # artefacts stay below what an attack of 4/255 changes
 MEGABYTE = 1_000_000
+ENTRY = 16  # bytes of offset and label
+HEADER = 4096
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How photos are written: by Pillow's ``kind``, with its ``options``."""
+
+    kind: str
+    options: Mapping[str, Any]
+
+    def __call__(self, image: Image.Image) -> bytes:
+        """``image`` encoded."""
+        held = io.BytesIO()
+        image.save(held, self.kind, **self.options)
+        return held.getvalue()
+
+
+FINE = Codec("JPEG", {"quality": 90, "subsampling": 0})  # artefacts stay below what an attack of 4/255 changes
+SMALL = Codec("JPEG", {"quality": 85, "subsampling": "4:2:0"})  # a third smaller; what most cameras write
+EXACT = Codec("WEBP", {"lossless": True, "quality": 100, "method": 4})  # for figures that others are compared with
 
 
 @dataclass(frozen=True)
@@ -64,7 +86,7 @@ class PackedPhotos:
         self.folders: tuple[str, ...] = tuple(json.loads(about["folders"]))
         self.labels = tensors["labels"]
         self.spans = list(pairwise(tensors["offsets"].tolist()))
-        self.jpeg = tensors["jpeg"].numpy()
+        self.encoded = tensors["encoded"].numpy()
 
     def square(self, index: int, side: int) -> Tensor:
         """See Source. Raises DataError for a side that would have to be made up."""
@@ -74,7 +96,7 @@ class PackedPhotos:
                 "or lower side in the recipe"
             )
         begin, end = self.spans[index]
-        image = Image.open(io.BytesIO(self.jpeg[begin:end].tobytes()))
+        image = Image.open(io.BytesIO(self.encoded[begin:end].tobytes()))
         return image_to_bytes(image if side == self.side else square(image, side))
 
     def fingerprint(self, side: int) -> str:
@@ -90,41 +112,72 @@ def pack(
     Raises DataError where the file would be larger than ``most_mb`` megabytes, and naming a photo that cannot be used.
     """
     found = list_photos(roots)
-    files = chosen(found, limit)
+    packed = pack_files(chosen(found, limit), output, side=side, most_mb=most_mb, quiet=quiet)
+    return replace(packed, found=len(found))
+
+
+def pack_files(
+    files: list[Path], output: Path, *, side: int, most_mb: float, codec: Codec = FINE, quiet: bool = False
+) -> Packed:
+    """Write the photos ``files``, squares of ``side`` pixels, to ``output``. Raises DataError as ``pack`` does."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        photos = pool.map(lambda path: _encoded(path, side), files)
+        photos = pool.map(lambda path: codec(square(open_large_enough(path), side)), files)
         blob = _within(tqdm(photos, total=len(files), desc="packing photos", disable=quiet), len(files), most_mb)
     folders, labels = label_of(files)
-    offsets = torch.tensor([0, *np.cumsum([len(photo) for photo in blob]).tolist()])
-    jpeg = torch.from_numpy(np.frombuffer(b"".join(blob), dtype=np.uint8).copy())
-    tensors = {"jpeg": jpeg, "offsets": offsets, "labels": labels}
-    about = {"side": str(side), "folders": json.dumps(folders)}
+    return write_pack(blob, labels, output, side=side, folders=folders)
+
+
+def write_pack(photos: list[bytes], labels: Tensor, output: Path, *, side: int, folders: Sequence[str]) -> Packed:
+    """Write encoded ``photos`` of ``side`` pixels, with ``labels`` int64 (N,), indices into ``folders``."""
+    offsets = torch.tensor([0, *np.cumsum([len(photo) for photo in photos]).tolist()])
+    encoded = torch.from_numpy(np.frombuffer(b"".join(photos), dtype=np.uint8).copy())
+    tensors = {"encoded": encoded, "offsets": offsets, "labels": labels}
+    about = {"side": str(side), "folders": json.dumps(list(folders))}
     output.parent.mkdir(parents=True, exist_ok=True)
     scratch = output.with_suffix(".new")
     save_file(tensors, scratch, {**about, "fingerprint": _fingerprint(tensors, about)})
     scratch.replace(output)
-    return Packed(len(files), len(found), output.stat().st_size)
+    return Packed(len(photos), len(photos), output.stat().st_size)
+
+
+def pack_what_fits(
+    files: list[Path], output: Path, *, side: int, most_mb: float, codec: Codec, quiet: bool = False
+) -> Packed:
+    """The first of ``files`` that fit into ``most_mb`` megabytes, as ``pack_files`` writes them. Raises DataError."""
+    kept: list[bytes] = []
+    size = 0.0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        photos = pool.map(lambda path: codec(square(open_large_enough(path), side)), files)
+        for photo in tqdm(photos, total=len(files), desc="packing photos", disable=quiet):
+            size += len(photo) + ENTRY
+            if size + HEADER > most_mb * MEGABYTE:
+                break
+            kept.append(photo)
+        pool.shutdown(cancel_futures=True)
+    if not kept:
+        raise DataError(f"not one photo fits into {most_mb:.1f} MB; allow more")
+    folders, labels = label_of(files[: len(kept)])
+    return replace(write_pack(kept, labels, output, side=side, folders=folders), found=len(files))
 
 
 def chosen(files: list[Path], limit: int | None) -> list[Path]:
     """At most ``limit`` of ``files``, taken from their folders in turn, by a shuffle that names alone decide."""
     if limit is None or limit >= len(files):
         return files
+    kept = set(in_turn(files)[:limit])
+    return [path for path in files if path in kept]
+
+
+def in_turn(files: list[Path]) -> list[Path]:
+    """``files``, one of each folder after another, by a shuffle that names alone decide."""
     places: dict[Path, int] = {}
     for _, members in groupby(sorted(files, key=_folder_then_hash), key=lambda path: path.parent.name):
         places |= {path: place for place, path in enumerate(members)}
-    kept = set(sorted(files, key=lambda path: (places[path], path.parent.name))[:limit])
-    return [path for path in files if path in kept]
+    return sorted(files, key=lambda path: (places[path], path.parent.name))
 
 
 def _folder_then_hash(path: Path) -> tuple[str, bytes]:
     return path.parent.name, hashlib.sha256(path.name.encode()).digest()
-
-
-def _encoded(path: Path, side: int) -> bytes:
-    held = io.BytesIO()
-    square(open_large_enough(path), side).save(held, "JPEG", quality=QUALITY, subsampling=0)
-    return held.getvalue()
 
 
 def _within(photos: Iterator[bytes], count: int, most_mb: float) -> list[bytes]:
@@ -133,7 +186,7 @@ def _within(photos: Iterator[bytes], count: int, most_mb: float) -> list[bytes]:
     for photo in photos:
         kept.append(photo)
         size += len(photo)
-        if size + 16 * count > most_mb * MEGABYTE:
+        if size + ENTRY * count > most_mb * MEGABYTE:
             fit = len(kept) - 1
             raise DataError(
                 f"only about {fit} of the {count} photos fit into {most_mb:g} MB; lower --side or give --limit {fit}"
@@ -157,6 +210,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _fingerprint(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
     digest = hashlib.sha256(json.dumps(dict(sorted(about.items()))).encode())
-    for name in ("jpeg", "offsets", "labels"):
+    for name in ("encoded", "offsets", "labels"):
         digest.update(tensors[name].numpy().tobytes())
     return digest.hexdigest()
