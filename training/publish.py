@@ -76,7 +76,8 @@ def finished_card(finished: Finished) -> Card:
     facts = finished.facts
     card = _card(finished.kind, finished.recipe, facts["folders"], facts["photos"]["count"], facts["validation"])
     spent = Cost(seconds=facts["seconds"], hardware=facts["hardware"])
-    return card.model_copy(update={"training_cost": spent, "code_revision": facts["code_revision"]})
+    recipe = {**card.recipe, "steps_done": facts["steps"]}  # a run by time does fewer than the recipe allows
+    return card.model_copy(update={"training_cost": spent, "code_revision": facts["code_revision"], "recipe": recipe})
 
 
 def _card(kind: str, recipe: Recipe, folders: Sequence[str], images: int, measured: Mapping[str, Any]) -> Card:

@@ -11,7 +11,19 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from training.errors import DataError
-from training.packing import Packed, PackedPhotos, chosen, open_photos, pack
+from training.packing import (
+    EXACT,
+    FINE,
+    SMALL,
+    Packed,
+    PackedPhotos,
+    chosen,
+    in_turn,
+    open_photos,
+    pack,
+    pack_files,
+    pack_what_fits,
+)
 from training.photos import PhotoFolders, Photos, decode, list_photos, read_photos
 
 
@@ -116,3 +128,41 @@ def test_a_bad_photo_is_named_before_anything_is_written(photos: Path) -> None:
     with pytest.raises(DataError, match=r"thin\.png"):
         packed(photos)
     assert not (photos.parent / "photos.safetensors").exists()
+
+
+def noisy(folder: Path, count: int = 6, side: int = 64) -> list[Path]:
+    generator = np.random.default_rng(0)
+    folder.mkdir()
+    paths = [folder / f"{number}.png" for number in range(count)]
+    for path in paths:
+        Image.fromarray(generator.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+def test_as_many_as_fit_are_packed_from_the_beginning(tmp_path: Path) -> None:
+    files, output = noisy(tmp_path / "noise"), tmp_path / "pack.safetensors"
+    packed = pack_what_fits(files, output, side=64, most_mb=0.04, codec=EXACT, quiet=True)
+    assert packed.found == 6
+    assert 1 <= packed.count < 6
+    assert packed.size <= 0.04e6
+    held, first = read(output, 64), read_photos([tmp_path / "noise"], 64, quiet=True)
+    assert torch.equal(held.pixels, first.pixels[: packed.count])  # losslessly
+    with pytest.raises(DataError, match="not one photo fits"):
+        pack_what_fits(files, output, side=64, most_mb=0.01, codec=EXACT, quiet=True)
+
+
+def test_a_small_pack_is_smaller_and_near(photos: Path) -> None:
+    files = list_photos([photos])
+    fine, small = (
+        pack_files(files, photos.parent / f"{codec.options['quality']}.safetensors", side=24, most_mb=1, codec=codec)
+        for codec in (FINE, SMALL)
+    )
+    assert small.size < fine.size
+    near = (read(photos.parent / "85.safetensors").pixels.float() - read_photos([photos], 24).pixels.float()).abs()
+    assert near.mean() < 3
+
+
+def test_in_turn_any_beginning_takes_of_all_folders(photos: Path) -> None:
+    ordered = in_turn(list_photos([photos]))
+    assert [path.parent.name for path in ordered[:4]] == ["one", "two", "one", "two"]
+    assert set(ordered[:4]) == set(chosen(list_photos([photos]), 4))
