@@ -76,13 +76,13 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
             "robustness.commands",
             "measure purifiers against attacks",
             (
-                "nrp evaluate --suite quick --data imagenette2-160/val --data camvid --data bccd",
+                "nrp evaluate --suite imagenet --data nips17 --data camvid --data coco-val128",
                 "nrp evaluate --card --model my-classifier --data my-photos/val",
                 "nrp evaluate classifier imagenette-resnet --data DIR",
-                "nrp evaluate purifier nrp-lite --victims imagenette-resnet --data DIR --limit 100",
-                "nrp evaluate --suite purifier --purifier nrp-lite --data DIR",
-                "nrp evaluate certify nrp-lite --classifier imagenette-resnet --data DIR --limit 50",
-                "nrp evaluate cost --purifier nrp-lite --architecture nrp,nrp_resg",
+                "nrp evaluate purifier nrp-fast --victims imagenette-resnet --data DIR --limit 100",
+                "nrp evaluate --suite imagenet --section unaware --purifier nrp-fast,MY-PURIFIER --data nips17",
+                "nrp evaluate certify nrp-smoothing --classifier imagenette-resnet --data DIR --limit 50",
+                "nrp evaluate cost --purifier nrp-fast --architecture nrp,nrp_resg",
             ),
         ),
         "train": Verb(
@@ -101,10 +101,10 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
             "list, show, verify, import and publish models",
             (
                 "nrp models list",
-                "nrp models show nrp-lite",
+                "nrp models show nrp-fast",
                 "nrp models verify",
                 "nrp models import NRP.pth --name nrp-published",
-                "nrp models publish other-store/nrp-lite --store models",
+                "nrp models publish other-store/nrp-fast --store models",
             ),
         ),
     }

@@ -1,4 +1,4 @@
-"""Judged figures: what the suite `purifier` found for one purifier, against its bars, as figures of its card."""
+"""Judged figures: what the suite imagenet found for one purifier, against its bars, as figures of its card."""
 
 from __future__ import annotations
 

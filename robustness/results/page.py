@@ -12,8 +12,6 @@ from robustness.results import published
 from robustness.results.averages import MEAN
 from robustness.results.cells import blocks, escaped, figure, grid, photos, sentence
 from robustness.results.certified import certified_section
-from robustness.results.cost_plot import SECTION as COST
-from robustness.results.cost_plot import plot_costs
 from robustness.results.costs import CostLine
 from robustness.results.files import read_lines, write_text
 from robustness.results.order import natural, suites_of, victims_of
@@ -70,11 +68,11 @@ decisions about the same image, each with fresh noise: the share of right *singl
 *majority* gets right, and of images that even the *worst* gets right, which is what an attacker leaves who may send the
 same image again and again."""
 
+# Lines of another kind: timings of defences, and the serving benchmark's, which has a page of its own.
+OTHERS = frozenset({TIMINGS, "serving.jsonl"})
 FIGURES: Mapping[str, int] = MappingProxyType({"F1": 1, "F6": 6})
 # The rows of a defence card go onto that card; the page passes over them.
-KNOWN = frozenset(
-    {*REAL, "overview", "card", "checks", "purifier", "bars", "certified", SUSPICION, *PUBLISHED, *FIGURES}
-)
+KNOWN = frozenset({*REAL, "overview", "card", "checks", "bars", "certified", SUSPICION, *PUBLISHED, *FIGURES})
 
 
 def render(
@@ -114,7 +112,6 @@ def render(
         *suspicion_section([row for row in rows if row.table == SUSPICION]),
         *_shown(pictures, SUSPICION, folder),
         *timing_section(timings),
-        *_shown(pictures, COST, folder),
         *_overviews(rows, pictures, folder),
         "## The tables of the paper",
         *(part for name in TITLES for part in _paper_table(name, rows, costs, pictures, folder, notes)),
@@ -138,11 +135,10 @@ def render_folder(
     notes: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Draw the plots and write the page of every suite whose ``SUITE.jsonl`` lies in ``folder``."""
-    paths = [path for path in sorted(folder.glob("*.jsonl")) if path.name != TIMINGS]
+    paths = [path for path in sorted(folder.glob("*.jsonl")) if path.name not in OTHERS]
     rows, timings = [row for path in paths for row in read_lines(path)], read_timings(folder / TIMINGS)
     drawn = (
         *plot_all(rows, folder / "plots"),
-        *plot_costs(rows, timings, folder / "plots"),
         *plot_tradeoff(rows, timings, folder / "plots"),
         *plot_roc(rows, folder / "plots"),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Picture:
-    """``file`` goes into the ``section`` of the page: "overview", "cost", "suspicion", "T1" to "T7", "F1", "F6",
+    """``file`` goes into the ``section`` of the page: "overview", "tradeoff", "suspicion", "T1" to "T7", "F1", "F6",
     or "grids".
 
     ``title`` is for who cannot see it, ``caption`` says what is seen and on what it stands.

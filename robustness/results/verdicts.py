@@ -1,14 +1,14 @@
-"""Verdicts: the suite `purifier` on the page, each figure of each purifier against its bar, and what stands behind."""
+"""Verdicts: each figure of each purifier against its bar."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from robustness.results.averages import MEAN, mean_of_victims
+from robustness.results.averages import mean_of_victims
 from robustness.results.bars import Bar, Kind, bar_for, kind_of, unmeasured, verdict
-from robustness.results.cells import NOT_APPLICABLE, Footnotes, blocks, figure, grid, photos
+from robustness.results.cells import NOT_APPLICABLE, Footnotes, blocks, grid, photos
 from robustness.results.certified import certified_bar
-from robustness.results.order import ATTACKERS, attack_key, defence_key, defences_of, natural, victims_of
+from robustness.results.order import ATTACKERS, attack_key, defences_of, natural
 from robustness.results.row import Attacker, Row
 
 READING = """\
@@ -37,9 +37,9 @@ KINDS: Sequence[Kind] = ("clean", "unaware", "transfer", "aware", "scenes", "cer
 
 
 def bars_section(rows: Sequence[Row], certified: Sequence[Row]) -> list[str]:
-    """The blocks of one suite: a table of bars for each purifier, then what every defence kept; none without rows.
+    """The blocks of one suite: a table of bars for each purifier; none without rows.
 
-    ``rows`` are those of the tables "bars" and "purifier"; ``certified`` those of the table "certified".
+    Of ``rows``, those of the table "bars" are shown; ``certified`` are those of the table "certified".
     """
     judged = [row for row in rows if row.table == "bars"]
     if not judged:
@@ -47,7 +47,7 @@ def bars_section(rows: Sequence[Row], certified: Sequence[Row]) -> list[str]:
     parts = [f"## Purifiers against their bars, suite {judged[0].suite}", READING]
     for name, _ in defences_of(judged):
         parts += [f"**{name}**", _purifier([row for row in judged if row.defence == name], certified)]
-    return [*parts, *_behind([row for row in rows if row.table == "purifier"])]
+    return parts
 
 
 def _purifier(rows: Sequence[Row], certified: Sequence[Row]) -> str:
@@ -115,20 +115,6 @@ def _line_key(found: tuple[Kind, float, Row]) -> tuple[object, ...]:
     return (KINDS.index(kind), row.task, natural(row.victim), attack_key(row.attack), natural(row.series), at)
 
 
-def _behind(rows: Sequence[Row]) -> list[str]:
-    """Every figure that the bars stand on: photos by attack and defence, scenes by defence and what was recovered."""
-    pictures = [row for row in rows if row.task == "classification"]
-    parts: list[str] = []
-    subjects = victims_of(pictures)
-    for subject in [*([MEAN] if len(subjects) > 1 else []), *subjects]:
-        mine = [row for row in pictures if subject in (MEAN, row.victim)]
-        parts += [f"<details><summary>Every attack, {subject}</summary>", attacks_table(mine), "</details>"]
-    for victim in victims_of(row for row in rows if row.task != "classification"):
-        mine = [row for row in rows if row.victim == victim and row.task != "classification"]
-        parts += [f"Behind each defence: {mine[0].metric} of {victim} under SSP.", recovered_table(mine)]
-    return parts
-
-
 def attacks_table(rows: Sequence[Row]) -> str:
     """One line an attack and budget, one column a defence; several victims' rows are averaged."""
     cells: dict[Attack, dict[str, list[Row]]] = {}
@@ -149,25 +135,3 @@ def attacks_table(rows: Sequence[Row]) -> str:
 def _attack_key(line: Attack) -> tuple[object, ...]:
     attacker, attack, eps, surrogate = line
     return (ATTACKERS.index(attacker), attack_key(attack), eps, natural(surrogate))
-
-
-def recovered_table(rows: Sequence[Row]) -> str:
-    """One line a defence of one victim: clean, and under SSP on each layer with the share of the loss recovered."""
-    layers = sorted({row.series for row in rows if row.series}, key=natural)
-    at = {(row.defence, row.series): row for row in rows}
-    bare = next(row.defence for row in rows if row.role == "none")
-    lines = []
-    for name, _ in sorted(defences_of(rows), key=lambda pair: defence_key(*pair)):
-        shown = [figure(at[name, ""])]
-        for layer in layers:
-            shown += [figure(at[name, layer]), _recovered(at[bare, ""], at[bare, layer], at[name, layer])]
-        lines.append((name, *shown, photos([at[name, ""]])))
-    heads = [head for layer in layers for head in (f"SSP on {layer}", "of the loss recovered")]
-    return grid(("defence", "clean", *heads, "images"), lines)
-
-
-def _recovered(clean: Row, attacked: Row, defended: Row) -> str:
-    if clean.percent is None or attacked.percent is None or defended.percent is None:
-        return NOT_APPLICABLE
-    lost = clean.percent - attacked.percent
-    return f"{100 * (defended.percent - attacked.percent) / lost:.0f} %" if lost > 0 else NOT_APPLICABLE

@@ -14,19 +14,20 @@ from robustness.conditions import Conditions
 from robustness.datasets.recognise import find_data
 from robustness.defences import BASELINES, NoDefence, Purification
 from robustness.errors import VictimError
-from robustness.evaluation import named_modes, purifications
+from robustness.evaluation import purifications
 from robustness.judgement import Bench
 from robustness.progress import Progress
 from robustness.results.row import Task
 from robustness.suite.recorder import Recorder
 from robustness.suite.session import Arena, Session
-from robustness.suite.sizes import SUITES, Sizes
+from robustness.suite.sizes import QUICK, Sizes
 from robustness.surrogates import load_surrogate
 from robustness.versions import versions
 from robustness.victims.loading import Selection, load_victim, read_examples, task_of
 from robustness.victims.victim import Victim
 
 SPLITS = frozenset({"train", "val", "test"})
+SUITE = "quick"
 VICTIM_TASKS = frozenset({"classifier", "segmenter", "detector"})
 
 
@@ -34,10 +35,9 @@ VICTIM_TASKS = frozenset({"classifier", "segmenter", "detector"})
 class Wanted:
     """The options of a suite. ``models`` empty means every victim of the store for whose task there is data.
 
-    Of ``modes``, a purifier is measured in those that it has. The limits replace the suite's own counts.
+    The limits replace the suite's own counts.
     """
 
-    suite: str
     models: tuple[str, ...]
     purifiers: tuple[str, ...]
     modes: tuple[str, ...]
@@ -54,7 +54,7 @@ class Wanted:
 def assemble(wanted: Wanted, store: ModelStore, conditions: Conditions, cache: Path, progress: Progress) -> Session:
     """Load the models and the data. Raises what loading raises, and VictimError for a victim without data."""
     device = conditions.device
-    sizes = _limited(SUITES[wanted.suite], wanted)
+    sizes = _limited(QUICK, wanted)
     data = find_data(wanted.data)
     arenas: dict[Task, Arena] = {}
     for task, victims in _victims(wanted, store, conditions, data).items():
@@ -67,8 +67,8 @@ def assemble(wanted: Wanted, store: ModelStore, conditions: Conditions, cache: P
     if not arenas:
         raise VictimError(f"{store.root} holds no victim for this data; name one with --model, or train one")
     folder = wanted.output / "rows"
-    recorder = Recorder(wanted.suite, folder, wanted.command, conditions, versions())
-    purified = _purified(wanted, store, device, named=sizes.compares)
+    recorder = Recorder(SUITE, folder, wanted.command, conditions, versions())
+    purified = _purified(wanted, store, device)
     surrogate = load_surrogate(store, wanted.surrogate, device)
     return Session(sizes, store, arenas, (NoDefence(), *BASELINES), purified, surrogate, recorder)
 
@@ -99,21 +99,14 @@ def _victims(
     return found
 
 
-def _purified(wanted: Wanted, store: ModelStore, device: torch.device, *, named: bool) -> tuple[Purification, ...]:
-    """Every purifier in the modes it has. Raises VictimError for several where they are not compared."""
-    if len(wanted.purifiers) > 1 and not named:
+def _purified(wanted: Wanted, store: ModelStore, device: torch.device) -> tuple[Purification, ...]:
+    """The purifier in the modes wanted. Raises VictimError for several."""
+    if len(wanted.purifiers) > 1:
         raise VictimError(
-            f"suite {wanted.suite} measures one purifier, not {', '.join(wanted.purifiers)}; compare several with "
-            "--suite purifier"
+            f"suite quick measures one purifier, not {', '.join(wanted.purifiers)}; compare several with "
+            "--suite imagenet"
         )
-    loaded = [store.load(name) for name in wanted.purifiers]
-    known = {"default"}.union(*(named_modes(each.card) for each in loaded))
-    found: list[Purification] = []
-    for each in loaded:
-        # One that no purifier has is left in, so that it is refused by name.
-        modes = [mode for mode in wanted.modes if mode not in known or mode in {"default", *named_modes(each.card)}]
-        found += purifications(each, modes, device, named=named)
-    return tuple(found)
+    return purifications(store.load(wanted.purifiers[0]), wanted.modes, device)
 
 
 def source_name(root: Path) -> str:

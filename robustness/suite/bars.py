@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from robustness.comparison import Comparison, Measured, compare
 from robustness.defences import Purification
+from robustness.judgement import judge
 from robustness.observations import Observation, Scenario
-from robustness.report import LEAST
 from robustness.results.averages import MEAN
 from robustness.results.bars import WORDS, Judged, judged_in, kind_of
 from robustness.scores import Score
@@ -53,15 +53,12 @@ class Line:
         session.recorder.lack(place, self.arena.task, self.scenario, self.victim, self.defence, reason, weights)
 
 
-def judge_photos(
-    session: Session, arena: Arena, seen: Sequence[Observation], scenarios: Iterable[Scenario] | None = None
-) -> None:
+def judge_photos(session: Session, arena: Arena, seen: Sequence[Observation], scenarios: Iterable[Scenario]) -> None:
     """One row an attack and purifier: the mean over victims, in points over the best baseline or in % of clean.
 
-    ``seen`` are all observations of photos. Of ``scenarios``, None meaning all that were seen but of the attackers who
-    know the defence what all of them leave, each is judged.
+    ``seen`` are all observations of photos; each of ``scenarios`` is judged.
     """
-    chosen = list(_judged(seen) if scenarios is None else scenarios)
+    chosen = list(scenarios)
     victim = MEAN if len(arena.victims) > 1 else arena.victims[0].name
     weights = {one.name: one.identity for one in arena.victims}
     for defence in session.purified:
@@ -70,12 +67,6 @@ def judge_photos(
             if found is not None:
                 line = Line(arena.first(len(found.defended)), scenario, defence, victim, weights)
                 _keep_photos(session, line, found)
-
-
-def _judged(seen: Sequence[Observation]) -> Iterator[Scenario]:
-    for scenario in dict.fromkeys(one.scenario for one in seen):
-        if scenario.attacker != "aware" or scenario.attack == LEAST:
-            yield scenario
 
 
 def _keep_photos(session: Session, line: Line, found: Comparison) -> None:
@@ -99,12 +90,15 @@ def _keep_photos(session: Session, line: Line, found: Comparison) -> None:
 
 
 def judge_scenes(session: Session, arena: Arena) -> None:
-    """SSP at 16/255 on segmentation or detection, behind every defence: the share of the loss that is recovered."""
+    """SSP at 16/255 on segmentation or detection: the share of the loss that each purifier recovers.
+
+    What every defence leaves stands in tables 6 and 7, so no rows are made of it here.
+    """
     defences = (*session.defences, *session.purified)
-    clean = session.measure(arena, session.clean(arena), defences, Place(session.sizes.table))
+    clean = [one for each in defences for one in judge(arena.bench, session.clean(arena), each)]
     for name, layer in LAYERS:
         trial = features_attacked(session, arena, SCENES_EPS, layer)
-        hit = session.measure(arena, trial, defences, Place(session.sizes.table, name), layer=name)
+        hit = [one for each in defences for one in judge(arena.bench, trial, each)]
         for victim in arena.victims:
             before, after = ({o.defence: o for o in seen if o.victim == victim.name} for seen in (clean, hit))
             for defence in session.purified:

@@ -10,28 +10,23 @@ from types import MappingProxyType
 
 from model_store.devices import computes_in_bfloat16, device_named
 from model_store.store import SHIPPED, ModelStore
-from robustness.certified import with_figures
 from robustness.conditions import Conditions
 from robustness.errors import EvaluationError
 from robustness.options import fraction, names, whole
 from robustness.progress import Progress
 from robustness.results.files import write_lines
-from robustness.results.judged import judged_figures
 from robustness.results.real_networks import SUITE as IMAGENET
+from robustness.suite.assembly import SUITE as QUICK
 from robustness.suite.assembly import Wanted, assemble
 from robustness.suite.imagenet.assembly import TASKS
 from robustness.suite.imagenet.commands import SEEN, run_imagenet
 from robustness.suite.imagenet.commands import SURROGATE as FEATURES
 from robustness.suite.pages import render_card, render_page
 from robustness.suite.run import run_suite
-from robustness.suite.sizes import SUITES
 
 SURROGATE = "imagenette-vgg-features"
 PURIFIERS = ("nrp-fast",)
-RESULTS = Path("docs/results")
-MODES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"quick": ("default", "static"), "paper": ("default", "static"), "purifier": ("default",)}
-)
+MODES = ("default", "static")
 # Options that change a figure, shown in the command where they differ from these.
 DEFAULTS: Mapping[str, object] = MappingProxyType(
     {
@@ -51,7 +46,7 @@ def configure_suite(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--suite",
-        choices=(IMAGENET, *SUITES),
+        choices=(IMAGENET, QUICK),
         help="imagenet: real networks, hours of two cores; quick: a smoke test of five minutes",
     )
     add(
@@ -69,7 +64,7 @@ def configure_suite(parser: argparse.ArgumentParser) -> None:
         help=f"of the suite imagenet, classifiers that a purifier's training has seen (default {','.join(SEEN)})",
     )
     add("--card", action="store_true", help="write the purifier's defence card, one page, from the suite's rows")
-    add("--write-card", action="store_true", help="with --suite purifier: write each purifier's bars into its own card")
+    add("--write-card", action="store_true", help="with --suite imagenet: write each purifier's bars into its own card")
     add("--model", type=names, default=(), metavar="A,B", help="victims of any task (default: all in the store)")
     add(
         "--purifier",
@@ -81,7 +76,7 @@ def configure_suite(parser: argparse.ArgumentParser) -> None:
         "--modes",
         type=names,
         metavar="M,..",
-        help="modes of inference (default default,static; with --suite purifier default)",
+        help="modes of inference (default default,static; not with --suite imagenet)",
     )
     add(
         "--surrogate",
@@ -94,6 +89,13 @@ def configure_suite(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=whole(1), metavar="N", help="photos to classify, instead of the suite's own number")
     add("--aware-limit", type=whole(1), metavar="N", help="photos for attackers who know the purifier, at most --limit")
     add("--scene-limit", type=whole(1), metavar="N", help="scenes to segment and to detect in")
+    _configure_conditions(parser)
+    parser.set_defaults(**DEFAULTS)
+
+
+def _configure_conditions(parser: argparse.ArgumentParser) -> None:
+    """Add what figures depend on beside networks and photos, and where they go."""
+    add = parser.add_argument
     add("--selection-fraction", type=fraction, metavar="F", help="share of each class to leave out")
     add("--seed", type=whole(0), help="seed of everything random (default 0)")
     add("--batch", type=whole(1), metavar="N", help="image copies in flight (default 50)")
@@ -103,10 +105,14 @@ def configure_suite(parser: argparse.ArgumentParser) -> None:
         help="what models are judged in (default auto: bfloat16 where the hardware has it, as the service does)",
     )
     add("--output", type=Path, metavar="DIR", help="rows, pictures and cache (default runs/evaluate/SUITE)")
-    add("--results", type=Path, metavar="DIR", help="where rows and page go (default docs/results)")
+    add(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="where rows and page go (default of imagenet: docs/results; of quick and few photos: OUTPUT/results)",
+    )
     add("--store", type=Path, default=SHIPPED, metavar="DIR", help="the model store (default: the shipped one)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
-    parser.set_defaults(**DEFAULTS)
 
 
 def run_card_or_suite(args: argparse.Namespace) -> int:
@@ -116,28 +122,23 @@ def run_card_or_suite(args: argparse.Namespace) -> int:
     _refuse_useless(args)
     args.purifier = args.purifier or PURIFIERS
     args.surrogate = args.surrogate or SURROGATE
-    args.results = args.results or RESULTS
-    suite = args.suite or "quick"
-    output = args.output or Path("runs") / "evaluate" / suite
+    output = args.output or Path("runs") / "evaluate" / QUICK
+    # A smoke test's figures are not to be published, unless it is said where.
+    args.results = args.results or output / "results"
     progress = Progress()
     device = device_named(args.device)
     if args.precision == "auto":  # settled here, so that the command shown gives these figures on any hardware
         args.precision = "bfloat16" if computes_in_bfloat16(device) else "float32"
     conditions = Conditions(args.seed, args.batch, device, "float32", args.precision)
-    session = assemble(_wanted(args, suite, output), ModelStore(args.store), conditions, output / "cache", progress)
+    session = assemble(_wanted(args, output), ModelStore(args.store), conditions, output / "cache", progress)
     run_suite(session, progress)
     if args.suite is not None:
-        lines = args.results / f"{suite}.jsonl"
+        lines = args.results / f"{QUICK}.jsonl"
         write_lines(session.recorder.rows, lines)
         page = render_page(session, args.results, output / "pictures")
         print(f"{len(session.recorder.rows)} rows in {lines}, shown in {page}; pictures of the data in {output}")
     if args.card:
         print(f"{render_card(session, args.results)} written")
-    if args.write_card:
-        for name in args.purifier:
-            figures = judged_figures(session.recorder.rows, name)
-            session.store.rewrite_card(with_figures(session.store.card(name), figures))
-            print(f"{len(figures)} figures written to the card of {name}")
     for warning in session.warnings:
         print(f"WARNING: {warning}")
     return 0
@@ -146,24 +147,21 @@ def run_card_or_suite(args: argparse.Namespace) -> int:
 def _refuse_useless(args: argparse.Namespace) -> None:
     if args.suite is None and not args.card:
         raise EvaluationError(
-            "say what to measure: --suite quick, paper or purifier, --card, or one model alone: nrp evaluate purifier "
-            "NAME"
+            "say what to measure: --suite imagenet or quick, --card, or one model alone: nrp evaluate purifier NAME"
         )
     if not args.data:
         raise EvaluationError("give --data with a folder of test data, such as --data imagenette2-160/val")
-    compares = SUITES[args.suite or "quick"].compares
-    if args.card and compares:
-        raise EvaluationError("a defence card stands on --suite quick or paper; leave out --card, or name one of them")
-    if args.write_card and not compares:
-        raise EvaluationError("--write-card writes the figures that --suite purifier judges; name that suite")
+    if args.write_card:
+        raise EvaluationError("--write-card writes the figures that --suite imagenet judges; name that suite")
+    if args.section:
+        raise EvaluationError("--section names parts of --suite imagenet; name that suite")
 
 
-def _wanted(args: argparse.Namespace, suite: str, output: Path) -> Wanted:
+def _wanted(args: argparse.Namespace, output: Path) -> Wanted:
     return Wanted(
-        suite=suite,
         models=args.model,
         purifiers=args.purifier,
-        modes=args.modes or MODES[suite],
+        modes=args.modes or MODES,
         surrogate=args.surrogate,
         data=tuple(args.data),
         limit=args.limit,
@@ -171,15 +169,15 @@ def _wanted(args: argparse.Namespace, suite: str, output: Path) -> Wanted:
         scene_limit=args.scene_limit,
         selection_fraction=args.selection_fraction,
         output=output,
-        command=_command(args, suite),
+        command=_command(args),
     )
 
 
-def _command(args: argparse.Namespace, suite: str) -> str:
+def _command(args: argparse.Namespace) -> str:
     """The command that gives these rows again: no absolute path, nothing that changes no figure."""
-    words = ["nrp", "evaluate", "--suite", suite, "--purifier", ",".join(args.purifier), "--surrogate", args.surrogate]
+    words = ["nrp", "evaluate", "--suite", QUICK, "--purifier", ",".join(args.purifier), "--surrogate", args.surrogate]
     words += ["--model", ",".join(args.model)] if args.model else []
-    words += ["--modes", ",".join(args.modes)] if args.modes not in (None, MODES[suite]) else []
+    words += ["--modes", ",".join(args.modes)] if args.modes not in (None, MODES) else []
     for root in args.data:
         words += ["--data", (Path(root.name) if root.is_absolute() else root).as_posix()]
     for option, default in DEFAULTS.items():

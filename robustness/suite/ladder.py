@@ -8,12 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustness.adaptive import Method, aware
+from robustness.adaptive import aware
 from robustness.adversaries import Threat
-from robustness.attacks.autoattack import AutoAttack
 from robustness.attacks.pgd import PGD
-from robustness.attacks.square import Square
-from robustness.defences import Defence, Purification
+from robustness.defences import Defence
 from robustness.judgement import judge
 from robustness.observations import Observation, Scenario
 from robustness.report import LEAST
@@ -22,11 +20,8 @@ from robustness.suite.recorder import Place
 from robustness.suite.session import Arena, Session
 from robustness.victims.classification import Classifier
 
+TABLE = "overview"
 UNAWARE = "all unaware attacks"
-EOT = 20
-RESTARTS = 3
-QUERIES = 1000
-SQUARE_DRAWS = 2
 COUNTS = "minimum with all attacks above and at smaller budgets"
 
 
@@ -106,38 +101,12 @@ def _record(session: Session, arena: Arena, seen: Observation, defence: Defence,
     trial = session.clean(arena, [victim for victim in arena.victims if victim.name == seen.victim])
     known = {"precision": arena.bench.conditions.precision, **facts}
     evidence = session.evidence(arena, trial, defence, seen.victim, known, 0.0)
-    session.recorder.add(Place(session.sizes.table), arena.task, seen, evidence)
+    session.recorder.add(Place(TABLE), arena.task, seen, evidence)
 
 
 def ladder(session: Session, defence: Defence, victim: Classifier, eps: int) -> Iterator[Threat]:
-    """The adaptive attacks on ``defence`` at ``eps``, cheapest first; the suite's sizes say how far up it goes."""
+    """The adaptive attacks on ``defence`` at ``eps``, cheapest first. The suite imagenet has the whole protocol."""
     steps = session.sizes.aware_steps
-    exact: Method = "full-gradient" if defence.differentiable else "BPDA"
     yield aware(PGD(eps, iterations=steps), defence, victim, "BPDA")
-    if exact == "full-gradient":
-        yield aware(PGD(eps, iterations=steps), defence, victim, exact)
-    noisy = isinstance(defence, Purification) and not defence.mode.static
-    if eps in session.sizes.eot_eps and noisy:
-        yield aware(PGD(eps, iterations=EOT), defence, victim, exact, eot=EOT)
-    if eps not in session.sizes.heavy_eps:
-        return
-    yield aware(PGD(eps, iterations=steps, step=max(0.5, eps / 10), restarts=RESTARTS), defence, victim, exact)
-    if isinstance(defence, Purification):
-        # AutoAttack and a substitute for purifiers alone: baselines are there as a measure, and hours are dear.
-        substitute = _static(session, defence)
-        yield aware(PGD(eps, iterations=steps), defence, victim, "BPDA-substitute", substitute=substitute)
-        if noisy and eps not in session.sizes.eot_eps:
-            yield aware(PGD(eps, iterations=EOT), defence, victim, exact, eot=EOT)
-        yield aware(AutoAttack(eps, "rand", iterations=EOT) if noisy else AutoAttack(eps), defence, victim, exact)
-    # Against noise: one set of draws for the whole search, or it would keep the luckiest draw for the best square.
-    yield aware(
-        Square(eps, queries=QUERIES, stubborn=noisy), defence, victim, "BPDA", eot=SQUARE_DRAWS, same_noise=noisy
-    )
-
-
-def _static(session: Session, defence: Purification) -> Defence:
-    """The purifier without its noise: what an attacker would differentiate who gave up on averaging draws."""
-    for candidate in session.purified:
-        if candidate.mode.static:
-            return candidate
-    return defence.with_draws(1)
+    if defence.differentiable:
+        yield aware(PGD(eps, iterations=steps), defence, victim, "full-gradient")

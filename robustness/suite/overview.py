@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from robustness.defences import Defence, Jpeg
 from robustness.observations import Observation, Scenario
 from robustness.report import LEAST
-from robustness.suite.ladder import Ladder, climb
+from robustness.suite.ladder import TABLE, Ladder, climb
 from robustness.suite.recorder import Place
 from robustness.suite.session import Arena, Session
 from robustness.suite.threats import named, transfers, unknowable, white_boxes
@@ -15,7 +15,7 @@ from robustness.suite.threats import named, transfers, unknowable, white_boxes
 
 def unaware(session: Session, arena: Arena) -> list[Observation]:
     """Clean, white-box and transfer rows, all defences."""
-    defences, place = (*session.defences, *session.purified), Place(session.sizes.table)
+    defences, place = (*session.defences, *session.purified), Place(TABLE)
     found = session.measure(arena, session.clean(arena), defences, place)
     for victim, threat in white_boxes(session, arena.victims):
         found += session.measure(arena, session.attack(arena, threat, (victim,)), defences, place)
@@ -29,23 +29,20 @@ def unaware(session: Session, arena: Arena) -> list[Observation]:
 def _lack_labels(session: Session, arena: Arena, defences: Sequence[Defence]) -> None:
     reason = f"{session.surrogate.name} tells other classes apart than the victims, so it has no loss to follow"
     for key in unknowable(session, arena):
-        for eps in session.sizes.transfer_budgets:
+        for eps in session.sizes.eps:
             scenario = Scenario(named(session, key, eps).name, eps, "transfer", session.surrogate.name)
             for victim in arena.classifiers():
                 for defence in defences:
-                    session.recorder.lack(
-                        Place(session.sizes.table), arena.task, scenario, victim.name, defence, reason
-                    )
+                    session.recorder.lack(Place(TABLE), arena.task, scenario, victim.name, defence, reason)
 
 
 def knowing(session: Session, arena: Arena, seen: Sequence[Observation]) -> list[Observation]:
     """Attackers who know the defence, on the purifier's default mode and on JPEG 20, as a measure of what is usual.
 
-    Where purifiers are compared, on each of them instead. ``seen`` are the observations under unaware attackers; a
-    minimum counts those as well.
+    ``seen`` are the observations under unaware attackers; a minimum counts those as well.
     """
     few = arena.first(session.sizes.aware_photos)
-    defences = session.purified if session.sizes.compares else (session.purified[0], Jpeg(20))
+    defences = (session.purified[0], Jpeg(20))
     found: list[Observation] = []
     for victim in arena.classifiers():
         for defence in defences:
@@ -54,8 +51,7 @@ def knowing(session: Session, arena: Arena, seen: Sequence[Observation]) -> list
                 unaware = [o for o in seen if _is(o, victim.name, defence.name, eps)]
                 below = climb(session, few, victim, defence, eps, unaware=unaware, below=below)
                 found += below.observations
-    if not session.sizes.compares:
-        _unclimbed(session, arena)
+    _unclimbed(session, arena)
     return found
 
 
@@ -77,6 +73,4 @@ def _unclimbed(session: Session, arena: Arena) -> None:
                 if defence is not default or eps not in sizes.aware_eps:
                     scenario = Scenario(LEAST, eps, "aware")
                     weights = {session.purifier: defence.weights}
-                    session.recorder.lack(
-                        Place(sizes.table), arena.task, scenario, victim.name, defence, reason, weights
-                    )
+                    session.recorder.lack(Place(TABLE), arena.task, scenario, victim.name, defence, reason, weights)

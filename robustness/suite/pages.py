@@ -24,7 +24,7 @@ def render_page(session: Session, results: Path, pictures: Path) -> Path:
     """Write RESULTS.md in ``results`` from the rows of all suites there; pictures of the data go to ``pictures``."""
     warnings = results / f"{session.recorder.suite}.warnings.txt"
     write_text(warnings, "".join(f"{warning}\n" for warning in session.warnings))
-    draw_pictures(session, results, pictures)
+    draw_pictures(session, pictures)
     return refresh_page(session.store, results)
 
 

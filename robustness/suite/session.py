@@ -47,10 +47,6 @@ class Arena:
         places = torch.arange(count) * there // count
         return replace(self, bench=replace(self.bench, examples=self.bench.examples.pick(places)))
 
-    def led(self, count: int | None) -> Arena:
-        """The same with the first ``count`` victims alone, or with all."""
-        return replace(self, victims=self.victims[:count])
-
     def classifiers(self) -> tuple[Classifier, ...]:
         """The victims that classify."""
         return tuple(victim for victim in self.victims if isinstance(victim, Classifier))
@@ -91,20 +87,6 @@ class Session:
         """The classification victims."""
         arena = self.arenas.get("classification")
         return arena.classifiers() if arena else ()
-
-    @cached_property
-    def outsider(self) -> Surrogate | None:
-        """The network, unknown to the purifier's training, that the suite's sizes name; None if the store lacks it."""
-        if self.sizes.outsider is None:
-            return None
-        name, layer = self.sizes.outsider
-        if name not in self.store.names():
-            self.warnings.append(
-                f"the store holds no {name}, so every transfer attack follows {self.surrogate.name}, which the "
-                "purifier may have been trained against; train it with `make victims`"
-            )
-            return None
-        return load_surrogate(self.store, name, self.recorder.conditions.device, layer)
 
     def surrogate_at(self, layer: str) -> Surrogate:
         """The surrogate with the features of another of its layers, named as a submodule. Raises VictimError."""

@@ -5,73 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from robustness.adaptive import Through, aware
-from robustness.adversaries import Threat, white_box
+from robustness.adaptive import aware
+from robustness.adversaries import white_box
 from robustness.attacks.generated import PREFIX
 from robustness.attacks.pgd import PGD
-from robustness.attacks.registry import ATTACKS
 from robustness.defences import Defence, NoDefence
 from robustness.judgement import Trial, judge
-from robustness.observations import CLEAN, Observation, Scenario
+from robustness.observations import Observation, Scenario
 from robustness.results.row import Task
 from robustness.suite.recorder import Place
 from robustness.suite.session import Arena, Session
 from robustness.suite.threats import PERTURBERS, generated, named
-from robustness.victims.classification import Classifier, top
+from robustness.victims.classification import top
 from robustness.victims.detection import Detector
-from robustness.victims.victim import Victim
 
-ROBUST = "imagenette-resnet-robust"
 TARGETED = "PGD-10 targeted"
 UNDEFENDED = (NoDefence(),)
 PAPER_EPS = 16
 # A second place for SSP beside the paper's conv3-3: scenes are small here, and shallower features hurt them more.
 SHALLOW = ("relu2-2", "features.8")
-
-
-def table_1(session: Session, arena: Arena) -> None:
-    """Clean accuracy and accuracy under targeted PGD-10 at 16/255: original, adversarially trained, NRP.
-
-    What the session has no model or mode for gets rows that say so.
-    """
-    plain = next(iter(_plain(session)), None)
-    static, dynamic = (next((p for p in session.purified if p.mode.static is still), None) for still in (True, False))
-    lines: list[tuple[str, Victim | None, Defence | None]] = [("original", plain, NoDefence())]
-    lines += [("adversarial training", robust, NoDefence()) for robust in _robust(session) or (None,)]
-    lines += [("NRP static", plain, static), ("NRP dynamic", plain, dynamic)]
-    attack = ATTACKS[TARGETED](PAPER_EPS)
-    for series, victim, defence in lines:
-        if victim is None or defence is None:
-            _lacking(session, arena, series, victim)
-        else:
-            _attacked(session, arena, series, white_box(attack, victim), victim, defence)
-    series = "NRP dynamic, purifier-aware"
-    if plain is None or dynamic is None:
-        _lacking(session, arena, series, plain)
-    else:
-        # Under the plain attack's name, as in the paper's table: the series says what its author knows.
-        known = replace(aware(attack, dynamic, plain, "BPDA"), attack=Through(attack, TARGETED))
-        _attacked(session, arena, series, known, plain, dynamic)
-
-
-def _attacked(session: Session, arena: Arena, series: str, threat: Threat, victim: Victim, defence: Defence) -> None:
-    for trial in (session.clean(arena, (victim,)), session.attack(arena, threat, (victim,))):
-        session.measure(arena, trial, (defence,), Place("T1", series))
-
-
-def _lacking(session: Session, arena: Arena, series: str, victim: Victim | None) -> None:
-    reason = f"this run had no {'classifier' if victim is None else 'mode of the purifier'} for this line"
-    for scenario in (CLEAN, Scenario(TARGETED, PAPER_EPS)):
-        name = "any" if victim is None else victim.name
-        session.recorder.lack(Place("T1", series), arena.task, scenario, name, NoDefence(), reason)
-
-
-def table_3(session: Session, arena: Arena) -> None:
-    """FSA and SSP at 16/255, transferred from the surrogate to every other classifier."""
-    for key in ("FSA", "SSP"):
-        threat = session.surrogate.threat(named(session, key, PAPER_EPS))
-        trial = session.attack(arena, threat, arena.victims)
-        session.measure(arena, trial, UNDEFENDED, Place("T3"))
 
 
 def table_4(session: Session, arena: Arena) -> None:
@@ -147,11 +99,3 @@ def features_attacked(session: Session, arena: Arena, eps: int, layer: str | Non
 
 
 TABLE_OF: tuple[tuple[Task, str], ...] = (("segmentation", "T6"), ("detection", "T7"))
-
-
-def _plain(session: Session) -> Sequence[Classifier]:
-    return [victim for victim in session.classifiers() if victim.name != ROBUST]
-
-
-def _robust(session: Session) -> Sequence[Classifier]:
-    return [victim for victim in session.classifiers() if victim.name == ROBUST]

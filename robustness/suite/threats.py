@@ -20,7 +20,6 @@ from robustness.suite.session import Arena, Session
 from robustness.victims.victim import Victim
 
 LABELLED = frozenset({"FGSM", "R-FGSM", "I-FGSM", "MI-FGSM", "DIM", "DIM-TI"})
-OUTSIDERS_ATTACKS = ("DIM", "SSP")
 FFF_EPS = 16
 PERTURBERS = ("cda-imagenette", "cda-camvid")
 
@@ -40,12 +39,9 @@ def white_boxes(session: Session, victims: Sequence[Victim]) -> Iterator[tuple[V
 
 
 def transfers(session: Session, arena: Arena) -> Iterator[Threat]:
-    """Each of the suite's transfer attacks at each budget; a generator for CDA only where the store has one.
-
-    The purifier may have been trained against the surrogate; the outsider's attacks show what that hides.
-    """
+    """Each of the suite's transfer attacks at each budget; a generator for CDA only where the store has one."""
     known = tuple(key for key in session.sizes.transfer if key not in unknowable(session, arena))
-    for eps in session.sizes.transfer_budgets:
+    for eps in session.sizes.eps:
         for key in known:
             if key == "CDA":
                 yield from generated(session, eps)
@@ -53,10 +49,6 @@ def transfers(session: Session, arena: Arena) -> Iterator[Threat]:
                 yield fooling_noise(session, arena, eps)
             else:
                 yield session.surrogate.threat(named(session, key, eps))
-        outsider = session.outsider
-        if outsider is not None:
-            for key in OUTSIDERS_ATTACKS:
-                yield outsider.threat(named(session, key, eps))
 
 
 def unknowable(session: Session, arena: Arena) -> tuple[str, ...]:

@@ -107,6 +107,12 @@ def test_nothing_and_unknown_tables_are_errors(rows: tuple[Row, ...], tmp_path: 
         render([rows[0].model_copy(update={"table": "T9"})], (), (), tmp_path)
 
 
+def test_the_serving_benchmarks_lines_are_passed_over(rows: tuple[Row, ...], tmp_path: Path) -> None:
+    write_lines(rows, tmp_path / "imagenet.jsonl")
+    (tmp_path / "serving.jsonl").write_text('{"arm": "nrp"}\n')
+    assert render_folder(tmp_path, ()).is_file()
+
+
 def test_a_hole_in_a_table_stops_the_page(rows: tuple[Row, ...], tmp_path: Path) -> None:
     holed = [row for row in rows if (row.table, row.victim) != ("T5", "tiny-vgg") or row.metric == "top-1"]
     with pytest.raises(EvaluationError, match="metric 'top-5', victim 'tiny-vgg'"):

@@ -25,7 +25,6 @@ CONDITIONS = Conditions(0, 6, torch.device("cpu"))
 @pytest.fixture
 def wanted(data: Path, tmp_path: Path) -> Wanted:
     return Wanted(
-        suite="quick",
         models=(),
         purifiers=("noisy",),
         modes=("default", "static"),
@@ -110,19 +109,9 @@ def test_named_victims_alone_take_part(wanted: Wanted, store: ModelStore) -> Non
     assert [victim.name for victim in session.classifiers()] == ["victim-b"]
 
 
-def test_several_purifiers_are_compared_each_in_the_modes_it_has(wanted: Wanted, store: ModelStore) -> None:
-    compared = replace(wanted, suite="purifier", purifiers=("plain", "noisy"), modes=("default", "heavy", "static"))
-    session = assembled(compared, store)
-    assert [each.name for each in session.purified] == ["plain static", "noisy heavy", "noisy static"]
-    assert session.purifier == "plain"
-    assert session.sizes.compares
-
-
 def test_several_purifiers_need_the_suite_that_compares_them(wanted: Wanted, store: ModelStore) -> None:
     with pytest.raises(VictimError, match=r"suite quick measures one purifier, not plain, noisy; .*--suite"):
         assembled(replace(wanted, purifiers=("plain", "noisy")), store)
-    with pytest.raises(VictimError, match="no mode 'wild'"):
-        assembled(replace(wanted, suite="purifier", purifiers=("plain", "noisy"), modes=("wild",)), store)
 
 
 def test_data_that_no_victim_is_for_is_said(wanted: Wanted, store: ModelStore, tmp_path: Path) -> None:

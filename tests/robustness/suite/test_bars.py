@@ -1,50 +1,38 @@
-"""The suite `purifier` on tiny networks: rows, figures against the bars, and the page."""
+"""Figures against the bars, on tiny networks, and what the page says of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from model_store.store import ModelStore
 from robustness.evaluation import purifications
-from robustness.progress import Progress
+from robustness.observations import Observation, Scenario
 from robustness.report import LEAST
 from robustness.results.averages import MEAN
-from robustness.results.files import read_lines, write_lines
-from robustness.results.page import render_folder
 from robustness.results.row import Row
-from robustness.results.verdicts import attacks_table, bars_section, recovered_table
-from robustness.suite import checks, ladder
+from robustness.results.verdicts import bars_section
 from robustness.suite.bars import judge_photos, judge_scenes
-from robustness.suite.overview import knowing, unaware
+from robustness.suite.ladder import climb
+from robustness.suite.overview import unaware
 from robustness.suite.recorder import Place
-from robustness.suite.run import run_suite, sections_of
 from robustness.suite.session import Arena, Session
-from robustness.suite.sizes import PURIFIER, SUITES
-from robustness.surrogates import Surrogate
 from tests.robustness.suite.conftest import MakeSession
 
 CPU = torch.device("cpu")
-PLACE = Place("purifier")
-
-
-@pytest.fixture(autouse=True)
-def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ladder, "EOT", 3)
+PLACE = Place("overview")
 
 
 @pytest.fixture
 def several(make_session: MakeSession, store: ModelStore) -> Session:
     """Two purifiers that change nothing, one of them noisy, in a suite that compares."""
-    sizes = {"table": "purifier", "eps": (8, 16), "aware_eps": (4,), "eot_eps": (4,), "transfer_eps": (16,)}
-    session = make_session(**sizes)
+    session = make_session(eps=(8, 16), aware_eps=(4,))
     purified = tuple(
         each for name in ("noisy", "plain") for each in purifications(store.load(name), (), CPU, named=True)
     )
-    session.recorder.suite = "purifier"
     return replace(session, purified=purified)
 
 
@@ -58,22 +46,20 @@ def rows_of(session: Session, table: str, **wanted: object) -> list[Row]:
 
 def measure(session: Session, photos: Arena) -> None:
     seen = unaware(session, photos)
-    judge_photos(session, photos, (*seen, *knowing(session, photos, seen)))
+    few = photos.first(session.sizes.aware_photos)
+    known = [
+        one
+        for victim in photos.classifiers()
+        for defence in session.purified
+        for one in climb(session, few, victim, defence, 4).observations
+    ]
+    judge_photos(session, photos, (*seen, *known), scenarios((*seen, *known)))
 
 
-def test_the_suite_is_the_table_that_purifiers_are_judged_by() -> None:
-    assert SUITES["purifier"] is PURIFIER
-    assert PURIFIER.compares
-    assert (PURIFIER.eps, PURIFIER.transfer_budgets, PURIFIER.aware_eps) == ((2, 4, 8, 16), (16,), (4,))
-    assert PURIFIER.white == ("PGD-50 untargeted", "AutoAttack standard")
-    assert PURIFIER.transfer == ("MI-FGSM", "DIM", "DIM-TI", "SSP")
-    assert not SUITES["quick"].compares
-    assert SUITES["paper"].transfer_budgets == SUITES["paper"].eps
-
-
-def test_its_sections_end_in_bars_and_have_no_table_of_the_paper(several: Session) -> None:
-    titles = [title for title, _ in sections_of(several)]
-    assert titles == ["unaware attackers", "attackers who know", "self-checks", "bars", "segmentation bars"]
+def scenarios(seen: Sequence[Observation]) -> list[Scenario]:
+    """All, but of the attackers who know the defence what all of them leave."""
+    found = dict.fromkeys(one.scenario for one in seen)
+    return [each for each in found if each.attacker != "aware" or each.attack == LEAST]
 
 
 def test_purifiers_go_by_their_own_names_with_their_own_weights(several: Session, photos: Arena) -> None:
@@ -81,28 +67,6 @@ def test_purifiers_go_by_their_own_names_with_their_own_weights(several: Session
     trial = several.clean(photos)
     weights = several.evidence(photos, trial, several.purified[1], "victim-a", {}, 0.0).weights
     assert weights == {"victim-a": photos.victims[0].identity, "plain": several.purified[1].weights}
-
-
-def test_every_attack_meets_every_defence_and_transfers_are_made_at_their_own_budget(
-    several: Session, photos: Arena
-) -> None:
-    measure(several, photos)
-    rows = rows_of(several, "purifier")
-    assert not rows_of(several, "overview")
-    assert {row.eps for row in rows if row.attacker == "transfer"} == {16}
-    assert {row.eps for row in rows if row.attacker == "white box"} == {8, 16}
-    assert {row.defence for row in rows if row.attacker != "aware"} == {
-        "none",
-        "JPEG 20",
-        "bit depth 4",
-        "noisy heavy",
-        "plain static",
-    }
-    aware = {(row.defence, row.attack) for row in rows if row.attacker == "aware"}
-    assert {defence for defence, _ in aware} == {"noisy heavy", "plain static"}
-    assert ("noisy heavy", "full-gradient PGD-3 untargeted EOT-3") in aware
-    assert ("plain static", LEAST) in aware
-    assert not any("EOT" in attack for defence, attack in aware if defence == "plain static")
 
 
 def test_a_purifier_that_changes_nothing_is_no_better_than_nothing(several: Session, photos: Arena) -> None:
@@ -114,7 +78,7 @@ def test_a_purifier_that_changes_nothing_is_no_better_than_nothing(several: Sess
     facts = hit.settings
     assert facts["undefended"] == facts["defended"]
     means = {
-        name: sum(row.percent or 0 for row in rows_of(several, "purifier", defence=name, attack="FGSM", eps=8)) / 2
+        name: sum(row.percent or 0 for row in rows_of(several, "overview", defence=name, attack="FGSM", eps=8)) / 2
         for name in ("JPEG 20", "bit depth 4", "plain static")
     }
     assert facts["baseline_percent"] == pytest.approx(max(means["JPEG 20"], means["bit depth 4"]), abs=1e-2)
@@ -128,7 +92,7 @@ def test_who_knows_is_judged_by_what_all_attacks_leave_of_the_same_photos(severa
     measure(several, photos)
     (known,) = rows_of(several, "bars", defence="plain static", attacker="aware")
     assert (known.attack, known.eps, known.count, known.metric) == (LEAST, 4, 6, "% of clean")
-    rows = rows_of(several, "purifier", defence="plain static", attack=LEAST)
+    rows = rows_of(several, "overview", defence="plain static", attack=LEAST)
     left = sum(row.percent or 0 for row in rows) / len(rows)
     assert known.settings["defended"] == pytest.approx(left, abs=1e-2)
     clean = [
@@ -146,7 +110,8 @@ def test_no_clean_photo_right_leaves_nothing_to_take_a_share_of(several: Session
     lost = replace(
         photos, victims=(victim,), bench=replace(photos.bench, examples=replace(examples, truths={"labels": wrong}))
     )
-    judge_photos(several, lost, several.measure(lost, several.clean(lost), several.defences + several.purified, PLACE))
+    seen = several.measure(lost, several.clean(lost), several.defences + several.purified, PLACE)
+    judge_photos(several, lost, seen, scenarios(seen))
     for row in rows_of(several, "bars"):
         assert row.missing == "there is no clean photo that is classified right"
         assert row.victim == "victim-a"
@@ -154,43 +119,19 @@ def test_no_clean_photo_right_leaves_nothing_to_take_a_share_of(several: Session
 
 def test_scenes_are_judged_by_the_share_of_the_loss_that_is_recovered(several: Session, scenes: Arena) -> None:
     judge_scenes(several, scenes)
-    rows = rows_of(several, "purifier", task="segmentation")
-    assert {row.series for row in rows} == {"", "conv3-3", "relu2-2"}
+    assert {row.table for row in several.recorder.rows} == {"bars"}  # what defences leave stands in tables 6 and 7
+    assert {row.series for row in several.recorder.rows} == {"conv3-3", "relu2-2"}
     assert any(row.percent is not None for row in rows_of(several, "bars", defence="noisy heavy"))
     for judged in rows_of(several, "bars", defence="noisy heavy"):
         if judged.missing:
             assert "costs this victim nothing" in judged.missing
             continue
-        at = {(row.defence, row.series): row.percent or 0.0 for row in rows}
-        clean, left = at["none", ""], at["none", judged.series]
-        assert judged.percent == pytest.approx(
-            100 * (at["noisy heavy", judged.series] - left) / (clean - left), rel=1e-3
-        )
+        facts = judged.settings
+        lost = facts["clean"] - facts["undefended"]
+        assert judged.percent == pytest.approx(100 * (facts["defended"] - facts["undefended"]) / lost, rel=1e-3)
     still = rows_of(several, "bars", defence="plain static")
     assert {row.percent for row in still if not row.missing} <= {0.0}
     assert len(still) == 2
-    assert "of the loss recovered" in recovered_table(rows)
-
-
-def test_a_run_is_resumed_and_renders(
-    several: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attacks_run: list[tuple[str, int]]
-) -> None:
-    monkeypatch.setattr(checks, "ITERATIONS", (1, 2))
-    run_suite(several, Progress(quiet=True))
-    rows = list(several.recorder.rows)
-    several.recorder.rows.clear()
-    attacks_run.clear()
-    run_suite(several, Progress(quiet=True))
-    assert attacks_run == []
-    assert [replace_seconds(row) for row in several.recorder.rows] == [replace_seconds(row) for row in rows]
-    write_lines(rows, tmp_path / "results" / "purifier.jsonl")
-    assert len(read_lines(tmp_path / "results" / "purifier.jsonl")) == len(rows)
-    page = render_folder(tmp_path / "results", (), warnings=()).read_text(encoding="utf-8")
-    assert "## Purifiers against their bars, suite purifier" in page
-    for part in ("**noisy heavy**", "**plain static**", "Every attack, mean of victims", "by-brightness under SSP"):
-        assert part in page
-    assert "certified at 0.5 was not measured: run `nrp evaluate certify` with --results." in page
-    assert "unaware at 4 was not measured" in page
 
 
 def test_the_verdicts_are_those_of_the_bars(several: Session, photos: Arena) -> None:
@@ -233,17 +174,8 @@ def test_a_certificate_of_the_same_weights_closes_its_line(several: Session, pho
     assert "30.0 % certified" not in "\n".join(bars_section(several.recorder.rows, [other]))
 
 
-def test_transfers_that_cannot_be_made_say_why(several: Session, photos: Arena, surrogate: Surrogate) -> None:
-    sizes = replace(several.sizes, transfer=("DIM", "SSP"))
-    foreign = replace(several, sizes=sizes, surrogate=replace(surrogate, folders=("n1",)))
-    unaware(foreign, photos)
-    lacking = [row for row in several.recorder.rows if row.missing]
-    assert {(row.attack, row.eps, row.table) for row in lacking} == {("DIM", 16, "purifier")}
-    assert "tells other classes apart" in attacks_table(rows_of(several, "purifier"))
-
-
 def lines(rows: list[Row], attack: str, eps: str, defence: str) -> list[str]:
-    mine = [row for row in rows if row.defence == defence or row.table == "purifier"]
+    mine = [row for row in rows if row.defence == defence or row.table == "overview"]
     text = "\n".join(bars_section(mine, ()))
     return [line for line in text.splitlines() if line.startswith(f"| {attack} | {eps} |") and ("≥" in line)]
 

@@ -7,7 +7,6 @@ from itertools import pairwise
 import pytest
 import torch
 
-from model_store.inference import PUBLISHED
 from robustness.adversaries import Threat, white_box
 from robustness.attacks.single_step import FGSM
 from robustness.defences import Defence, Jpeg
@@ -114,37 +113,6 @@ def names(session: Session, defence: Defence, eps: int = 8) -> list[str]:
 def test_a_quick_ladder_goes_from_bpda_to_the_full_gradient(session: Session) -> None:
     assert names(session, session.purified[0]) == ["BPDA PGD-2 untargeted", "full-gradient PGD-2 untargeted"]
     assert names(session, Jpeg(20)) == ["BPDA PGD-2 untargeted"]
-
-
-def test_a_heavy_ladder_ends_in_autoattack_and_a_black_box(session: Session) -> None:
-    heavy = replace(session, sizes=replace(session.sizes, heavy_eps=(8,)))
-    dynamic, static = heavy.purified
-    randomised = names(heavy, dynamic)
-    assert "full-gradient PGD-2 x3 untargeted (step 0.8)" in randomised
-    assert "BPDA-substitute PGD-2 untargeted" in randomised
-    assert "full-gradient PGD-20 untargeted EOT-20" in randomised
-    assert "AutoAttack rand" in randomised[-2]
-    assert randomised[-1].startswith("BPDA Square")
-    still = names(heavy, static)
-    assert "AutoAttack standard" in still[-2]
-    assert not any("EOT" in name for name in still)
-    published = replace(dynamic, mode=PUBLISHED)
-    assert published.draw_count == 1
-    assert "AutoAttack rand" in names(heavy, published)[-2]
-    for defence in (dynamic, static, published, Jpeg(20)):
-        assert len(set(names(heavy, defence))) == len(names(heavy, defence))
-    assert not any("full-gradient" in name or "substitute" in name for name in names(heavy, Jpeg(20)))
-
-
-def test_averaging_over_draws_can_be_asked_for_without_the_slow_attacks(session: Session) -> None:
-    dynamic, static = session.purified
-    drawn = "full-gradient PGD-20 untargeted EOT-20"
-    asked = replace(session, sizes=replace(session.sizes, eot_eps=(8,)))
-    assert names(asked, dynamic) == [*names(session, dynamic), drawn]
-    assert names(asked, dynamic, 4) == names(session, dynamic, 4)
-    assert names(asked, static) == names(session, static)
-    both = replace(session, sizes=replace(session.sizes, eot_eps=(8,), heavy_eps=(8,)))
-    assert names(both, dynamic).count(drawn) == 1
 
 
 def test_who_knows_meets_the_first_photos_the_default_mode_and_jpeg(session: Session, photos: Arena) -> None:

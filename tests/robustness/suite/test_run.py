@@ -10,7 +10,6 @@ from robustness.results.files import read_lines, read_rows, write_lines
 from robustness.suite import checks
 from robustness.suite.run import run_suite, sections_of
 from robustness.suite.session import Session
-from robustness.suite.tables import table_5
 
 QUICK = ["unaware attackers", "attackers who know", "self-checks", "T6"]
 
@@ -26,13 +25,6 @@ def test_a_suite_measures_what_there_are_models_and_data_for(session: Session) -
     assert titles(replace(session, arenas={"classification": photos})) == QUICK[:3]
     cells = replace(scenes, task="detection")
     assert titles(replace(session, arenas={"detection": cells})) == ["T7"]
-
-
-def test_the_papers_tables_and_figures_come_after(session: Session) -> None:
-    whole = replace(session, sizes=replace(session.sizes, paper_tables=True))
-    assert titles(whole) == [*QUICK, "table 1", "table 3", "table 5", "figure 1", "figure 6"]
-    cells = replace(session.arenas["segmentation"], task="detection")
-    assert titles(replace(whole, arenas={"detection": cells})) == ["T7", "table 4"]
 
 
 def test_a_run_measures_each_thing_once_and_again_the_same(
@@ -53,16 +45,6 @@ def test_a_run_measures_each_thing_once_and_again_the_same(
     assert [replace_seconds(row.model_dump()) for row in session.recorder.rows] == [
         replace_seconds(row.model_dump()) for row in rows
     ]
-
-
-def test_the_overview_may_be_of_the_first_victims_alone(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "ITERATIONS", (1, 2))
-    few = replace(session, sizes=replace(session.sizes, overview_victims=1))
-    run_suite(few, Progress(quiet=True))
-    first, second = (victim.name for victim in session.classifiers())
-    assert {row.victim for row in few.recorder.rows if row.table == "overview"} == {first}
-    table_5(few, few.arenas["classification"])
-    assert {row.victim for row in few.recorder.rows if row.table == "T5"} == {first, second}
 
 
 def replace_seconds(row: dict[str, object]) -> dict[str, object]:

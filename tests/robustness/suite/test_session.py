@@ -26,12 +26,6 @@ def test_an_arena_can_be_cut_to_its_first_examples(photos: Arena) -> None:
     assert photos.first(99) is photos
 
 
-def test_an_arena_can_be_led_by_its_first_victims(photos: Arena) -> None:
-    assert photos.led(1).victims == photos.victims[:1]
-    assert photos.led(None) == photos
-    assert photos.first(99) is photos
-
-
 def test_an_arena_knows_its_victims_by_name(photos: Arena) -> None:
     assert photos.victim("victim-b") is photos.victims[1]
     with pytest.raises(VictimError, match=r"no classification victim 'nobody'.*victim-a, victim-b"):

@@ -12,7 +12,7 @@ from robustness.attacks.ssp import SSP
 from robustness.defences import BASELINES, NoDefence
 from robustness.results.tables import table_of
 from robustness.suite.session import Arena, Session
-from robustness.suite.tables import ROBUST, table_1, table_3, table_4, table_5, transformations
+from robustness.suite.tables import table_4, table_5, transformations
 from robustness.victims.classification import Classifier
 
 
@@ -21,74 +21,6 @@ def row_of(session: Session, **wanted: object) -> float:
     (row,) = [r for r in session.recorder.rows if all(getattr(r, key) == value for key, value in wanted.items())]
     assert row.percent is not None
     return row.percent
-
-
-@pytest.fixture
-def with_robust(session: Session, photos: Arena) -> Session:
-    """The same session with the second victim under the name of the adversarially trained one."""
-    plain, other = photos.victims
-    arena = replace(photos, victims=(plain, replace(other, name=ROBUST)))
-    return replace(session, arenas={**session.arenas, "classification": arena})
-
-
-def test_table_1_has_every_line_clean_and_attacked(with_robust: Session) -> None:
-    session, arena = with_robust, with_robust.arenas["classification"]
-    table_1(session, arena)
-    rows = session.recorder.rows
-    lines = {
-        "original": ("victim-a", "none"),
-        "adversarial training": (ROBUST, "none"),
-        "NRP static": ("victim-a", "purifier static"),
-        "NRP dynamic": ("victim-a", "purifier heavy"),
-        "NRP dynamic, purifier-aware": ("victim-a", "purifier heavy"),
-    }
-    found = {row.series: (row.victim, row.defence) for row in rows}
-    assert found == lines
-    assert [(row.attack, row.eps) for row in rows] == [("clean", 0), ("PGD-10 targeted", 16)] * 5
-    assert [row.attacker for row in rows if row.eps] == ["white box"] * 4 + ["aware"]
-    assert "BPDA" not in rows[-1].attack
-    text = table_of("T1", rows)
-    assert all(f"| {series} | {victim} |" in text for series, (victim, _) in lines.items())
-    assert "Not measured" not in text
-
-
-def test_table_1_who_knows_the_purifier_attacks_through_it(with_robust: Session) -> None:
-    """An identity purifier without noise changes nothing, with noise the two attackers differ."""
-    session, arena = with_robust, with_robust.arenas["classification"]
-    table_1(session, arena)
-    still = row_of(session, series="NRP static", attack="PGD-10 targeted")
-    assert still == row_of(session, series="original", attack="PGD-10 targeted")
-    attacks = {row.series: row.settings["attack"] for row in session.recorder.rows if row.eps}
-    assert attacks["NRP dynamic"] == attacks["original"]
-    made = list((arena.bench.cache.root).glob("PGD-10-targeted-eps16-victim-a-*"))
-    assert len([path for path in made if "purifier" not in path.name and "none" not in path.name]) == 2
-
-
-def test_table_1_says_what_it_had_no_model_for(session: Session, photos: Arena) -> None:
-    static = replace(session, purified=session.purified[1:])
-    table_1(static, photos)
-    lacking = {(row.series, row.victim, row.attack) for row in session.recorder.rows if row.missing}
-    assert lacking == {
-        (series, victim, attack)
-        for series, victim in (
-            ("adversarial training", "any"),
-            ("NRP dynamic", "victim-a"),
-            ("NRP dynamic, purifier-aware", "victim-a"),
-        )
-        for attack in ("clean", "PGD-10 targeted")
-    }
-    text = table_of("T1", session.recorder.rows)
-    assert "this run had no classifier for this line" in text
-    assert "this run had no mode of the purifier for this line" in text
-
-
-def test_table_3_transfers_fsa_and_ssp_to_every_classifier(session: Session, photos: Arena) -> None:
-    table_3(replace(session, sizes=replace(session.sizes, ssp_iterations=100)), photos)
-    found = {(row.attack, row.eps, row.surrogate, row.victim, row.defence) for row in session.recorder.rows}
-    assert found == {
-        (attack, 16, "features", victim, "none") for attack in ("FSA", "SSP") for victim in ("victim-a", "victim-b")
-    }
-    assert "| FSA | 16 | features |" in table_of("T3", session.recorder.rows)
 
 
 def publish_perturbers(session: Session, *names: str) -> None:

@@ -61,20 +61,6 @@ def test_a_surrogate_of_other_classes_follows_no_label(session: Session, photos:
     assert {t.attack.name for t in transfers(wider, photos)} == {"FSA", "SSP (iterations 2)"}
 
 
-def test_an_outsider_attacks_too_where_the_store_has_it(session: Session, photos: Arena) -> None:
-    sizes = replace(session.sizes, transfer=("SSP",), outsider=("victim-b", "stages.0"))
-    made = list(transfers(replace(session, sizes=sizes), photos))
-    assert [(t.attack.name, t.target) for t in made] == [
-        ("SSP (iterations 2)", "features"),
-        ("DIM", "victim-b"),
-        ("SSP (iterations 2)", "victim-b"),
-    ]
-    absent = replace(session, sizes=replace(sizes, outsider=("nobody", "stages.0")), warnings=[])
-    assert [t.target for t in transfers(absent, photos)] == ["features"]
-    (warning,) = absent.warnings
-    assert "no nobody" in warning
-
-
 def test_cda_is_left_out_where_the_store_has_no_generator(session: Session, photos: Arena) -> None:
     sizes = replace(session.sizes, transfer=("CDA", "SSP"))
     assert [t.attack.name for t in transfers(replace(session, sizes=sizes), photos)] == ["SSP (iterations 2)"]
