@@ -85,7 +85,7 @@ def pack(order: Order, tell: Callable[[str], None]) -> None:
 
     Raises DataError where not even the networks fit, and what reading recipe, store and photos raises.
     """
-    folder, recipe = order.folder, _recipe(order.recipe)
+    folder, recipe = order.folder, read_purifier_recipe(order.recipe)
     for part in ("train", "judge"):
         shutil.rmtree(folder.root / part, ignore_errors=True)
     networks = stored(order.store)
@@ -112,7 +112,7 @@ def pack(order: Order, tell: Callable[[str], None]) -> None:
     tell(f"resume: at most {resumed:.1f} MB, where an earlier call's checkpoint is put into {folder.resume}")
 
 
-def _recipe(where: str) -> PurifierRecipe:
+def read_purifier_recipe(where: str) -> PurifierRecipe:
     kind = kind_of(recipe_table(recipe_path(where)))
     recipe = read_recipe(where, SCHEMAS[kind])
     require_timeable(recipe)

@@ -84,7 +84,12 @@ def suite_rows(aware: Sequence[Mapping[str, Any]]) -> list[Row]:
     latest: dict[tuple[str, ...], Row] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for entry in aware:
-            row = _suite_row(entry, Path(scratch))
+            try:
+                row = _suite_row(entry, Path(scratch))
+            except KeyError as error:
+                raise DataError(
+                    f"a row about an aware attacker lacks {error}; measure again with this version"
+                ) from error
             latest[row.identity] = row
     return list(latest.values())
 
