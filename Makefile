@@ -6,7 +6,8 @@ STORE ?= model_store/weights
 export NRP_WEIGHTS ?= ../shared/models
 BIN := .venv/bin
 
-.PHONY: serve test check train train-background train-stop train-publish evaluate suite smoke bars bench clean
+.PHONY: serve test check train train-background train-stop train-publish evaluate suite smoke bars bench \
+  gpu-pack gpu gpu-rehearsal gpu-publish clean
 
 serve: .venv/.runtime
 	$(BIN)/nrp serve
@@ -65,6 +66,21 @@ bars: .venv/.evaluate
 # docs/results/serving.md again: half an hour on an idle machine. BENCH=--quick takes a minute and goes to out/bench.
 bench: .venv/.bench
 	$(BIN)/nrp bench --peers .venv/peers $(BENCH)
+
+# Some minutes of a GPU, see docs/training.md: packed at home; used where PyTorch sees one; taken in at home again.
+# GPU="--minutes 0 --aware-minutes 8" gives other steps the time; the rehearsal does all of it on the CPU, in 3 minutes.
+VISIT ?= out/gpu-visit
+gpu-pack: .venv/.evaluate
+	$(BIN)/python -m training.gpu.pack $(DATA) --output out/gpu --store $(STORE) $(GPU)
+
+gpu: .venv/.runtime
+	$(BIN)/python -m training.gpu $(VISIT) --pack-folder out/gpu $(GPU)
+
+gpu-rehearsal: .venv/.evaluate
+	OMP_NUM_THREADS=1 $(BIN)/python -m training.gpu.rehearse $(DATA)
+
+gpu-publish: .venv/.evaluate
+	$(BIN)/python -m training.gpu.publish $(VISIT) --store $(STORE) --replace $(GPU)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
