@@ -33,8 +33,9 @@ VICTIM_TASKS = frozenset({"classifier", "segmenter", "detector"})
 
 @dataclass(frozen=True)
 class Wanted:
-    """The options of a suite. ``models`` empty means every victim of the store for whose task there is data.
+    """The options of a suite.
 
+    ``models`` empty means every victim of the store that was trained here and for whose task there is data.
     The limits replace the suite's own counts.
     """
 
@@ -87,7 +88,9 @@ def _limited(sizes: Sizes, wanted: Wanted) -> Sizes:
 def _victims(
     wanted: Wanted, store: ModelStore, conditions: Conditions, data: Mapping[Task, Path]
 ) -> dict[Task, tuple[Victim, ...]]:
-    names = wanted.models or tuple(card.name for card in store.cards() if card.task in VICTIM_TASKS)
+    # Networks that others trained tell other classes apart than the data of a smoke test, unless they are named.
+    here = (card.name for card in store.cards() if card.task in VICTIM_TASKS and card.origin is None)
+    names = wanted.models or tuple(here)
     found: dict[Task, tuple[Victim, ...]] = {}
     for name in names:
         victim = load_victim(store, name, conditions.device)

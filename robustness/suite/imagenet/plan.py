@@ -105,7 +105,7 @@ REHEARSAL = Plan(
         Line("FGSM", (8,)),
         Line("DIM", (8,)),
         Line("PGD-50 untargeted", (4,), seen_eps=(4,)),
-        Line("AutoAttack pair", (4,), share=0.25),
+        Line("AutoAttack pair", (4,), share=0.1),
     ),
     transfer=("DIM",),
     transfer_eps=(16,),

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from model_store.architectures import build
-from model_store.card import Card
-from model_store.errors import UnknownModelError
+from model_store.card import Card, Origin
+from model_store.errors import UnavailableModelError, UnknownModelError
 from model_store.store import ModelStore
 from robustness.conditions import Conditions
 from robustness.defences import BASELINES, NoDefence
@@ -102,6 +102,14 @@ def test_a_victim_without_data_is_left_out_unless_it_was_asked_for(wanted: Wante
     assert set(assembled(wanted, store).arenas) == {"classification"}
     with pytest.raises(VictimError, match="roads is for segmentation, but --data holds none for it"):
         assembled(replace(wanted, models=("victim-a", "roads")), store)
+
+
+def test_networks_that_others_trained_take_part_only_where_they_are_named(wanted: Wanted, store: ModelStore) -> None:
+    foreign = store.card("victim-b").model_copy(update={"origin": Origin(file="net.pth", package="a-package")})
+    store.rewrite_card(foreign)
+    assert [victim.name for victim in assembled(wanted, store).classifiers()] == ["victim-a"]
+    with pytest.raises(UnavailableModelError, match="a-package"):
+        assembled(replace(wanted, models=("victim-a", "victim-b")), store)
 
 
 def test_named_victims_alone_take_part(wanted: Wanted, store: ModelStore) -> None:
