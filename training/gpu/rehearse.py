@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from tqdm import tqdm
 
@@ -65,10 +66,20 @@ class Refusing:
 
 sys.meta_path.insert(0, Refusing())
 """
-RECIPE = {"side": "40", "crop": "32", "batch": "4", "validate_every": "20", "held_back": "4"}
-RECIPE |= {"save_every": "5", "iterations": "1", "precision": '"float32"'}
-MINUTES = {"--minutes": 0.5, "--serving-minutes": 0.6, "--aware-minutes": 0.8}
-AGAIN = {"--minutes": 0.4, "--serving-minutes": 0, "--aware-minutes": 0}
+RECIPE = MappingProxyType(
+    {
+        "side": "40",
+        "crop": "32",
+        "batch": "4",
+        "validate_every": "20",
+        "held_back": "4",
+        "save_every": "5",
+        "iterations": "1",
+        "precision": '"float32"',
+    }
+)
+MINUTES = MappingProxyType({"--minutes": 0.4, "--serving-minutes": 0.6, "--aware-minutes": 0.8})
+AGAIN = MappingProxyType({"--minutes": 0.3, "--serving-minutes": 0, "--aware-minutes": 0})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
