@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
+from robustness.errors import OutOfTimeError
 from robustness.observations import CLEAN, Observation
 from robustness.scores import accuracy
 from robustness.suite.imagenet.jobs import Job, Journal, duration, left
@@ -48,6 +49,27 @@ def test_what_was_read_back_says_nothing_about_what_is_to_come() -> None:
     journal.run("transfer", jobs)
     assert lines[0] == "transfer 1/3 cached; 0 s so far"
     assert lines[1].endswith("10 min so far, about 10 min to go")
+
+
+def late() -> Sequence[Observation]:
+    raise OutOfTimeError("time was up between two batches")
+
+
+def test_after_the_deadline_no_job_is_begun_and_it_says_where_to_go_on() -> None:
+    clock, lines = Clock(), list[str]()
+    journal = Journal(lines.append, clock, deadline=150)
+    jobs = [Job("one", 10, clock.takes(100)), Job("two", 20, clock.takes(200)), Job("three", 20, clock.takes(1))]
+    assert journal.run("unaware", jobs) == 2
+    assert lines[-1] == "unaware: time was up before three was measured; the same command goes on there"
+    assert clock.now == 300
+
+
+def test_a_job_that_stops_in_time_is_not_counted() -> None:
+    clock, lines = Clock(), list[str]()
+    jobs = [Job("one", 10, clock.takes(1)), Job("two", 20, late), Job("three", 20, clock.takes(1))]
+    assert Journal(lines.append, clock).run("aware", jobs) == 1
+    assert "before two was measured" in lines[-1]
+    assert clock.now == 1
 
 
 @pytest.mark.parametrize(
