@@ -35,6 +35,23 @@ train: .venv/.runtime
 	$(BIN)/nrp train segmenter $(DATA)/camvid --store $(STORE) --replace
 	$(BIN)/nrp train detector $(DATA)/bccd --store $(STORE) --replace
 
+# The purifier of real networks, for days if need be, at the lowest priority on one thread: a line a minute in
+# $(RUNS)/nrp-real.log. Stop it with `make train-stop`; the same command goes on. `make train-publish`: its best so far.
+RUNS ?= runs
+REAL := $(DATA)/photos $(DATA)/imagenet-samples $(DATA)/imagenette2-160/train --recipe purifier-real \
+  --run $(RUNS)/nrp-real --store $(STORE) --replace
+train-background: .venv/.evaluate
+	mkdir -p $(RUNS)
+	OMP_NUM_THREADS=1 nohup nice -n 19 flock --nonblock $(RUNS)/nrp-real.lock \
+	  $(BIN)/nrp train purifier $(REAL) --log-every 60 --quiet >> $(RUNS)/nrp-real.log 2>&1 &
+
+train-stop:
+	pkill -TERM -f '$(BIN)/nrp train purifier.*--recipe purifier-real' || echo 'no training runs'
+
+train-publish: .venv/.evaluate
+	$(BIN)/nrp train purifier $(REAL) --publish-best --quiet
+	$(BIN)/nrp train curve $(RUNS)/nrp-real --output docs/images/nrp-real-validation.png
+
 # The figures of the cards again; with EVALUATE=--write-card they are written there.
 evaluate: .venv/.evaluate
 	$(BIN)/nrp evaluate classifier imagenette-resnet --data $(DATA)/imagenette2-160/val --store $(STORE) $(EVALUATE)

@@ -70,17 +70,18 @@ def measure_aware(
     plan: AwarePlan,
     *,
     sources: Sequence[Purification] = (),
-    table: str = TABLE,
+    deadline: float | None = None,
 ) -> list[Observation]:
     """Every figure of ``victim`` behind ``purification`` on the arena's first photos, recorded as soon as it is there.
 
     ``sources`` are other purifiers, whose adversaries are tried too. Doubts go to the session's warnings. An
     observation's ``each`` is a photo's share of right decisions, so use ``each`` of these and not ``correct``. Run
-    again, it goes on from the last batch that was kept.
+    again, it goes on from the last batch that was kept. Raises OutOfTimeError where a batch would begin after
+    ``deadline``, in ``time.monotonic``'s seconds.
     """
     bench = arena.bench
     conditions = bench.conditions
-    material = Material(bench.examples, bench.cache, bench.progress, conditions.device, conditions.seed)
+    material = Material(bench.examples, bench.cache, bench.progress, conditions.device, conditions.seed, deadline)
     weights = {purification.name: purification.weights, victim.name: victim.identity}
     weights |= {source.name: source.weights for source in sources}
     subject = Subject(
@@ -89,7 +90,6 @@ def measure_aware(
         purification.purifier or session.purifier,
         weights,
         {arena.source: bench.examples.digest},
-        table,
     )
     others = [defended_by(source, victim) for source in sources]
     found, began = [], time.monotonic()

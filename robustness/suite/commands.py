@@ -96,6 +96,7 @@ def configure_suite(parser: argparse.ArgumentParser) -> None:
 def _configure_conditions(parser: argparse.ArgumentParser) -> None:
     """Add what figures depend on beside networks and photos, and where they go."""
     add = parser.add_argument
+    add("--minutes", type=float, metavar="M", help="with --suite imagenet: stop after this long, to go on from there")
     add("--selection-fraction", type=fraction, metavar="F", help="share of each class to leave out")
     add("--seed", type=whole(0), help="seed of everything random (default 0)")
     add("--batch", type=whole(1), metavar="N", help="image copies in flight (default 50)")

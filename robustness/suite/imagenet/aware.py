@@ -38,7 +38,7 @@ def _measure(
     session, plan = contest.session, contest.plan.aware
     arena = session.arenas["classification"].first(plan.photos)
     others = [one for one in session.purified if one.name != purifier.name]
-    found = measure_aware(session, arena, victim, purifier, plan, sources=others, table=TABLE)
+    found = measure_aware(session, arena, victim, purifier, plan, sources=others, deadline=contest.deadline)
     # Of the strongest attack on each photo, decided by vote: the first series of its scores.
     worst.append(next(one for one in found if one.scenario.attack == WORST))
     return worst

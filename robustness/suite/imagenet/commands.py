@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 from model_store.devices import computes_in_bfloat16, device_named
@@ -41,10 +43,12 @@ def run_imagenet(args: argparse.Namespace) -> int:
     plan = plan_for(args.limit, args.aware_limit, args.scene_limit)
     progress = Progress(quiet=not sys.stderr.isatty())  # a log of hours needs no bars
     store = ModelStore(args.store)
-    contest = assemble(_entry(args, sections, output), plan, store, conditions, progress)
+    deadline = None if args.minutes is None else time.monotonic() + 60 * args.minutes
+    contest = replace(assemble(_entry(args, sections, output), plan, store, conditions, progress), deadline=deadline)
     path = results / f"{SUITE}.jsonl"
     refuse_mixture(path, sections, contest)
-    page = run_sections(contest, sections, results, Journal(lambda line: print(line, flush=True)), progress)
+    journal = Journal(lambda line: print(line, flush=True), deadline=deadline)
+    page = run_sections(contest, sections, results, journal, progress)
     print(f"{path} and {page} written")
     if args.write_card:
         for name in args.purifier:

@@ -23,13 +23,15 @@ from robustness.victims.classification import Classifier
 class Contest:
     """``session`` has the classifiers that no training has seen; ``seen`` those that one has, named so.
 
-    ``credits`` say whom to name below a photo, by the photo's name; without them no picture is drawn.
+    ``credits`` say whom to name below a photo, by the photo's name; without them no picture is drawn. Long attacks
+    begin no batch after ``deadline``, in ``time.monotonic``'s seconds.
     """
 
     session: Session
     plan: Plan
     seen: tuple[Classifier, ...]
     credits: Mapping[str, Credit]
+    deadline: float | None = None
 
     @property
     def photos(self) -> Arena:

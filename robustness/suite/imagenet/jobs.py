@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from robustness.errors import OutOfTimeError
 from robustness.observations import Observation
 
 # What judging one adversary behind every defence costs, in gradients of one photo.
@@ -26,10 +27,14 @@ class Job:
 
 @dataclass
 class Journal:
-    """Tells a line for every finished job: what is left, the time so far and an estimate of the time to go."""
+    """Tells a line for every finished job: what is left, the time so far and an estimate of the time to go.
+
+    No job is begun after ``deadline``, a time of ``clock``; one that is under way then may stop by OutOfTimeError.
+    """
 
     say: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
+    deadline: float | None = None
     began: float = field(init=False)
     _done: float = field(default=0.0, init=False)
     _total: float = field(default=0.0, init=False)
@@ -42,17 +47,25 @@ class Journal:
         """Count ``jobs`` in."""
         self._total += sum(job.cost for job in jobs)
 
-    def run(self, section: str, jobs: Sequence[Job]) -> None:
-        """Measure ``jobs``, one after another."""
+    def run(self, section: str, jobs: Sequence[Job]) -> int:
+        """Measure ``jobs``, one after another, while there is time; how many were measured whole."""
         for number, job in enumerate(jobs, start=1):
             start = self.clock()
-            seen = job.measure()
+            late = self.deadline is not None and start >= self.deadline
+            try:
+                seen = None if late else job.measure()
+            except OutOfTimeError:
+                seen = None
+            if seen is None:
+                self.say(f"{section}: time was up before {job.title} was measured; the same command goes on there")
+                return number - 1
             took = self.clock() - start
             self._done += job.cost
             if took >= CACHED:
                 self._worked = self._worked[0] + took, self._worked[1] + job.cost
             told = [part for part in (f"{section} {number}/{len(jobs)} {job.title}", left(seen)) if part]
             self.say(f"{': '.join(told)}; {duration(self.clock() - self.began)} so far{self._to_go()}")
+        return len(jobs)
 
     def _to_go(self) -> str:
         seconds, cost = self._worked

@@ -57,6 +57,22 @@ def refuse_mixture(path: Path, sections: Sequence[str], contest: Contest) -> Non
             )
 
 
+def earlier_rows(path: Path, section: str, contest: Contest, fresh: Sequence[Row]) -> list[Row]:
+    """The rows of ``section`` in ``path`` that no ``fresh`` one replaces: of the same command, seed and purifiers."""
+    if not path.is_file():
+        return []
+    ours = {one.name: one.weights for one in contest.session.purified}
+    anew, command = {row.identity for row in fresh}, contest.session.recorder.command
+    return [
+        row
+        for row in read_lines(path)
+        if row.section == section
+        and row.command == command
+        and row.identity not in anew
+        and not _differs(row, contest, ours)
+    ]
+
+
 def _differs(row: Row, contest: Contest, ours: Mapping[str, str]) -> str:
     if row.seed != contest.session.recorder.conditions.seed:
         return "--seed"

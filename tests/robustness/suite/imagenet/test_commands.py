@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from model_store.store import ModelStore
 from robustness.errors import EvaluationError, PhotoFolderError, VictimError
 from robustness.results.files import read_lines
 from robustness.results.row import Row
+from robustness.suite.imagenet import commands
+from robustness.suite.imagenet.jobs import Job, Journal
 from tests.robustness.suite.imagenet.conftest import PHOTOS, Run
 
 
@@ -91,6 +94,33 @@ def test_the_same_again_attacks_nothing_anew(run: Run, attacks_run: list[tuple[s
     attacks_run.clear()
     run("--section", "unaware")
     assert attacks_run == []
+
+
+class Short(Journal):
+    """Time is up after the first job."""
+
+    def run(self, section: str, jobs: Sequence[Job]) -> int:
+        return super().run(section, jobs[:1])
+
+
+def test_a_section_that_time_cuts_short_keeps_what_it_has_and_says_so(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings = tmp_path / "results" / "imagenet-unaware.warnings.txt"
+    with monkeypatch.context() as patched:
+        patched.setattr(commands, "Journal", Short)
+        run("--section", "unaware")
+        assert {row.attack for row in rows_of(tmp_path, "unaware")} == {"clean"}
+        assert "section unaware: 1 of " in warnings.read_text()
+    run("--section", "unaware")
+    whole = rows_of(tmp_path, "unaware")
+    assert "parts were measured" not in warnings.read_text()
+    with monkeypatch.context() as patched:
+        patched.setattr(commands, "Journal", Short)
+        run("--section", "unaware")
+    assert {row.identity for row in rows_of(tmp_path, "unaware")} == {row.identity for row in whole}
+    run("--section", "unaware", "--minutes", "0")
+    assert {row.identity for row in rows_of(tmp_path, "unaware")} == {row.identity for row in whole}
 
 
 def test_sections_of_other_options_are_not_mixed(run: Run, tmp_path: Path) -> None:
