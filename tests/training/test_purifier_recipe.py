@@ -10,6 +10,7 @@ from torch import nn
 from model_store.architectures import ARCHITECTURES, build
 from model_store.architectures.vgg_features import VGG16Features
 from model_store.inference import STANDARD_MODES, InferenceMode
+from model_store.store import ModelStore
 from training.ensemble import Ensemble, Member
 from training.features import OFFICIAL
 from training.purifier_recipe import AdversaryRecipe, PurifierRecipe
@@ -24,7 +25,11 @@ def network(name: str) -> nn.Module | None:
     """The network that a recipe names, untrained; None where its architecture is not registered."""
     if name == OFFICIAL:
         return VGG16Features(classes=None)
-    recipe = read_recipe("feature-net" if name == FEATURE_NETWORK else name, SupervisedRecipe)
+    file = "feature-net" if name == FEATURE_NETWORK else name
+    if not (RECIPES / f"{file}.toml").is_file():  # trained by others, or by a recipe of another name
+        card = ModelStore().card(name)
+        return build(card.architecture, card.arguments)
+    recipe = read_recipe(file, SupervisedRecipe)
     assert recipe.name == name
     if recipe.architecture not in ARCHITECTURES:
         return None
