@@ -16,6 +16,9 @@ CERTIFIED = "certified accuracy"
 METRICS = ("natural accuracy", "smoothed accuracy", "abstentions")
 
 READING = """\
+Figures about a classifier whose name begins with `imagenette` are about a small network of our own at 128 pixels: a
+smoke test, and no claim about yours.
+
 Denoised smoothing (Salman et al., 2020; Cohen et al., 2019): the answer is the classifier's most frequent one under
 Gaussian noise, with the purifier before it. A photo counts at a radius if that answer is right and no perturbation of
 a smaller L2 norm (of images in [0,1]) can change it; of each photo that holds but for a chance of *alpha*. Natural

@@ -43,6 +43,9 @@ COLUMNS = (
 )
 
 READING = """\
+Figures about a classifier whose name begins with `imagenette` are about a small network of our own at 128 pixels: a
+smoke test, and no claim about yours.
+
 Suspicion is the sum, over the pixel residual and the shift of the prediction, of -log10 of the share of clean photos
 that reach it. Its threshold was set on clean photos of one part of the data; false positives are of the other part,
 which the attacked photos are from too. *Files as they are* go through the service's path: purified at their own size,
