@@ -132,7 +132,7 @@ def purifier_card(recipe: PurifierRecipe, images: int, measured: Mapping[str, An
         code_revision=code_revision(),
         limits=(
             *recipe.limits,
-            "An attacker who knows the purifier and differentiates through it still wins: see the adaptive figures.",
+            "An attacker who knows the purifier and differentiates through it still wins.",
             "Bounded pixel perturbations only: no patches, no geometric changes, no corrupted labels.",
         ),
     )

@@ -21,6 +21,7 @@ from model_store.noise import PUBLISHED_BALL, PUBLISHED_STD, with_noise
 from model_store.pixels import to_8bit, to_float
 from robustness.attacks.attack import Knowledge
 from robustness.attacks.pgd import PGD
+from robustness.aware.defended import Mode as PlainMode
 from robustness.seeds import derive_seed
 from training.errors import RecipeError
 from training.purifier_recipe import PurifierRecipe
@@ -32,13 +33,8 @@ LEAST_ERROR = 1e-10
 
 
 @dataclass(frozen=True)
-class Mode:
-    """How the purifier is run, as ``model_store.inference.InferenceMode`` has it, without pydantic."""
-
-    noise_std: float = 0.0
-    draws: int = 1
-    ball: float | None = None
-    jpeg: int | None = None
+class Mode(PlainMode):
+    """How the purifier is run while it is validated."""
 
     @staticmethod
     def default_of(recipe: PurifierRecipe) -> Mode:
